@@ -1,0 +1,72 @@
+"""Base of every model of the contract: camelCase on the wire, unknown fields refused, values frozen."""
+
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+
+class Rule(NamedTuple):
+    """One CEL validation: `rule` must hold, else the apiserver answers `message`."""
+
+    rule: str
+    message: str
+
+
+class Model(BaseModel):
+    """A frozen object of the contract.
+
+    `cel` holds the cross-field rules the apiserver enforces on this object; `immutable` names (in
+    camelCase) the fields that cannot change after creation, with `immutable_advice` as the remedy.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        use_enum_values=False,
+    )
+
+    cel: ClassVar[tuple[Rule, ...]] = ()
+    immutable: ClassVar[tuple[str, ...]] = ()
+    immutable_advice: ClassVar[str] = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object as it appears in YAML: camelCase, absent fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class StatusModel(Model):
+    """A status object: written by us and read back, so fields of a newer operator are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+]
+ShortName = Annotated[
+    str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+]
+VersionName = Annotated[
+    str, StringConstraints(min_length=1, max_length=20, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
+Text = Annotated[str, StringConstraints(max_length=1024)]
+LongText = Annotated[str, StringConstraints(max_length=8192)]
+
+# A quantity is kept as the user wrote it ("500m", "24Gi", 8), so that Argo CD sees no diff.
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+Quantity = Annotated[
+    int | str,
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": QUANTITY_PATTERN}),
+]
+
+
+class LocalObjectRef(Model):
+    """A reference to an object in the same namespace."""
+
+    name: Name = Field(description="Name of the object, in the namespace of the object that refers to it.")

@@ -1,0 +1,94 @@
+"""Names shared by operator, trainer, server and chart: one place, so that they can never differ."""
+
+from enum import IntEnum, StrEnum
+
+GROUP = "tunewright.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "tunewright-operator"
+FINALIZER = f"{GROUP}/operator"
+
+# Labels on children. The owner labels are what the operator selects its children by.
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "tunewright"
+LABEL_KIND = f"{GROUP}/kind"
+LABEL_NAME = f"{GROUP}/name"
+LABEL_STAGE = f"{GROUP}/stage"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+LABEL_REVISION = f"{GROUP}/revision"
+
+# Hash of the child's manifest as the operator last applied it: equal hash, no write.
+ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
+
+APPROVE_VERB = "approve"
+
+# Where claims and configuration appear inside our containers.
+CLAIM_MOUNT_ROOT = "/mnt/claims"
+CONFIG_DIR = "/etc/tunewright"
+CONFIG_FILE = "config.json"
+
+PORT_TRAINER = 9090
+PORT_RENDEZVOUS = 29500
+PORT_SERVER = 8000
+PORT_SERVER_HEALTH = 8001
+PORT_OPERATOR = 8080
+
+
+class Stage(StrEnum):
+    """A step of a FineTuneJob that runs as a batch Job; `Verify` belongs to ModelVersion."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    EXPORT = "export"
+    VERIFY = "verify"
+
+
+class ConditionType(StrEnum):
+    """Condition types of all three kinds. kstatus reads Ready, Reconciling and Stalled."""
+
+    ACCEPTED = "Accepted"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    READY = "Ready"
+    # FineTuneJob
+    SUSPENDED = "Suspended"
+    DATASET_READY = "DatasetReady"
+    TRAINED = "Trained"
+    EVALUATED = "Evaluated"
+    EXPORTED = "Exported"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    # ModelVersion
+    VERIFIED = "Verified"
+    APPROVED = "Approved"
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the trainer and server images (sysexits.h where a meaning exists there)."""
+
+    OK = 0
+    INVALID_CONFIG = 64
+    INVALID_DATA = 65
+    INPUT_NOT_READABLE = 66
+    INTERNAL = 70
+    OUT_OF_MEMORY = 71
+    VOLUME_FULL = 73
+    OUTPUT_NOT_WRITABLE = 74
+    PREEMPTED = 75
+    DIVERGED = 76
+    DIGEST_MISMATCH = 77
+    PEER_LOST = 78
+
+    @property
+    def retriable(self) -> bool:
+        """Whether the same pod on the same input may succeed the next time."""
+        return self in _RETRIABLE
+
+    @property
+    def reason(self) -> str:
+        """The CamelCase condition reason of this exit code, e.g. `InvalidData`."""
+        return "".join(part.capitalize() for part in self.name.split("_"))
+
+
+_RETRIABLE = frozenset({ExitCode.INTERNAL, ExitCode.PREEMPTED, ExitCode.PEER_LOST})

@@ -1,0 +1,126 @@
+"""What a stage says: `Progress` while it runs (GET /progress), `StageResult` when it ends (termination message).
+
+A termination message holds at most 4096 bytes, so `StageResult.to_message` cuts long texts.
+"""
+
+import json
+from enum import StrEnum
+
+from pydantic import Field
+
+from tunewright_api.base import Digest, StatusModel
+from tunewright_api.finetunejob import MetricName, Sample
+
+MAX_MESSAGE_BYTES = 4096
+
+
+class Progress(StatusModel):
+    """Answer of GET /progress on rank 0."""
+
+    step: int = Field(description="Optimizer steps done.")
+    total_steps: int = Field(description="Optimizer steps of the whole run.")
+    epoch: float = Field(description="Passes over the training records done.")
+    eta_seconds: float | None = Field(default=None, description="Expected seconds to the last step.")
+    tokens_per_second: float | None = Field(default=None, description="Over all processes.")
+    loss: float | None = Field(default=None, description="Training loss of the last logged step.")
+    learning_rate: float | None = Field(default=None, description="Learning rate of the last step.")
+    checkpoint_step: int | None = Field(default=None, description="Step of the newest complete checkpoint.")
+
+
+class Outcome(StrEnum):
+    """How a stage ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class PrepareResult(StatusModel):
+    """The dataset, as it will be trained on."""
+
+    records: int
+    train: int
+    validation: int
+    truncated: int
+    digest: Digest
+
+
+class TrainResult(StatusModel):
+    """The last step of a finished run."""
+
+    steps: int
+    loss: float | None = None
+    seconds: float
+    checkpoint_step: int | None = None
+
+
+class MetricPair(StatusModel):
+    """One figure of both models."""
+
+    metric: MetricName
+    base: float
+    tuned: float
+
+
+class EvaluateResult(StatusModel):
+    """Both models on the held-out records."""
+
+    records: int
+    metrics: list[MetricPair]
+    samples: list[Sample] = []
+
+
+class ExportResult(StatusModel):
+    """The artifact that was written."""
+
+    digest: Digest
+    size_bytes: int
+    kind: str
+    chat_template_digest: Digest | None = None
+
+
+class VerifyResult(StatusModel):
+    """The digest that the files really have."""
+
+    digest: Digest
+    size_bytes: int
+
+
+class StageResult(StatusModel):
+    """Termination message of every stage. Exactly one of the stage fields is set when it succeeded."""
+
+    outcome: Outcome
+    reason: str = Field(default="", description="ExitCode.reason of a failure.")
+    message: str = Field(default="", description="What happened and what to do, one sentence for people.")
+    rank: int | None = Field(default=None, description="Global rank of the process that failed.")
+    prepare: PrepareResult | None = None
+    train: TrainResult | None = None
+    evaluate: EvaluateResult | None = None
+    export: ExportResult | None = None
+    verify: VerifyResult | None = None
+
+    def to_message(self) -> str:
+        """JSON of at most MAX_MESSAGE_BYTES: sample answers, then the message, are cut until it fits."""
+        for limit in (500, 250, 120, 40, 0):
+            payload = self.to_dict()
+            payload["message"] = _cut(self.message, 1024 if limit else 256)
+            for sample in payload.get("evaluate", {}).get("samples", []):
+                for key in ("prompt", "base", "tuned"):
+                    sample[key] = _cut(sample[key], limit)
+            if limit == 0 and "evaluate" in payload:
+                payload["evaluate"].pop("samples", None)
+            text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+            if len(text.encode()) <= MAX_MESSAGE_BYTES:
+                return text
+        raise ValueError("a stage result without samples must fit into a termination message")
+
+    @classmethod
+    def from_message(cls, text: str) -> "StageResult | None":
+        """Parse a termination message; None when it is not one of ours (a crash, an OOM kill)."""
+        try:
+            return cls.model_validate_json(text)
+        except ValueError:
+            return None
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"

@@ -1,0 +1,83 @@
+"""Configuration file of the trainer image: what the operator mounts at /etc/tunewright/config.json.
+
+One file serves every stage of a job. All paths are absolute and inside the container.
+"""
+
+from pydantic import Field
+
+from tunewright_api.base import Digest, Model
+from tunewright_api.finetunejob import (
+    Checkpoint,
+    DatasetFormat,
+    Distributed,
+    Evaluation,
+    Export,
+    Hyperparameters,
+    Method,
+)
+from tunewright_api.names import PORT_RENDEZVOUS, PORT_TRAINER
+
+
+class JobIdentity(Model):
+    """The FineTuneJob this run belongs to; written into the artifact and every log line."""
+
+    namespace: str = Field(description="Namespace of the FineTuneJob.")
+    name: str = Field(description="Name of the FineTuneJob.")
+    uid: str = Field(description="UID of the FineTuneJob.")
+
+
+class ModelInput(Model):
+    """The model to start from: a local directory, or a hub model that prepare downloads into the work directory."""
+
+    uri: str = Field(description="baseModel.uri, for the record.")
+    path: str | None = Field(default=None, description="Model directory; absent for an hf:// model.")
+    hub_id: str | None = Field(default=None, description="ORG/NAME of an hf:// model.")
+    revision: str | None = Field(default=None, description="Git revision of an hf:// model.")
+
+
+class DatasetInput(Model):
+    """The records: one JSON Lines file."""
+
+    path: str = Field(description="The file.")
+    format: DatasetFormat = Field(description="Shape of one line.")
+    validation_percent: int = Field(ge=1, le=50, description="Share of the records held out, in percent.")
+
+
+class Rendezvous(Model):
+    """Where the pods of a run meet; the node rank is the environment variable JOB_COMPLETION_INDEX."""
+
+    nodes: int = Field(ge=1, description="Pods.")
+    processes_per_node: int = Field(ge=1, description="Processes per pod.")
+    address: str = Field(description="Host name of the pod with rank 0.")
+    port: int = Field(default=PORT_RENDEZVOUS, description="Port of the rendezvous.")
+
+
+class Directories(Model):
+    """Where the stages read and write."""
+
+    work: str = Field(description="Scratch of this job, shared by its stages: split, checkpoints, trained weights.")
+    artifact: str = Field(description="Directory that export fills, complete or absent.")
+
+
+class TrainerConfig(Model):
+    """The whole run, as prepare, train, evaluate and export read it."""
+
+    job: JobIdentity = Field(description="The FineTuneJob.")
+    model: ModelInput = Field(description="The model to start from.")
+    dataset: DatasetInput = Field(description="The records.")
+    method: Method = Field(description="spec.method.")
+    hyperparameters: Hyperparameters = Field(description="spec.hyperparameters.")
+    distributed: Distributed | None = Field(default=None, description="spec.distributed.")
+    rendezvous: Rendezvous = Field(description="Where the training pods meet.")
+    checkpoint: Checkpoint = Field(description="spec.checkpoint.")
+    evaluation: Evaluation = Field(description="spec.evaluation.")
+    export: Export = Field(description="spec.export.")
+    directories: Directories = Field(description="Where the stages read and write.")
+    port: int = Field(default=PORT_TRAINER, description="Port of /metrics and /progress on rank 0.")
+
+
+class VerifyConfig(Model):
+    """Configuration of the verify stage: recompute an artifact's digest."""
+
+    artifact: str = Field(description="Directory with manifest.json.")
+    digest: Digest = Field(description="Digest that the files must have.")
