@@ -66,9 +66,7 @@ def list_files(root: Path) -> list[ManifestFile]:
     paths = sorted(p for p in root.rglob("*") if p.is_file() and p != root / MANIFEST)
     return sorted(
         (
-            ManifestFile(
-                path=p.relative_to(root).as_posix(), size=p.stat().st_size, sha256=sha256_file(p)
-            )
+            ManifestFile(path=p.relative_to(root).as_posix(), size=p.stat().st_size, sha256=sha256_file(p))
             for p in paths
         ),
         key=lambda f: f.path,
@@ -83,7 +81,9 @@ def verify(root: Path, expected: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json((root / MANIFEST).read_bytes())
     except FileNotFoundError as error:
-        raise ArtifactError(f"{root / MANIFEST} does not exist: the artifact was moved or never completed") from error
+        raise ArtifactError(
+            f"{root / MANIFEST} does not exist: the artifact was moved or never completed"
+        ) from error
     except ValueError as error:
         raise ArtifactError(f"{root / MANIFEST} is not a manifest: {error}") from error
     recorded = {file.path: file for file in manifest.files}

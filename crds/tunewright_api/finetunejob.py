@@ -86,7 +86,9 @@ class LoraMethod(Model):
     """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685): W + (alpha / rank) B A."""
 
     rank: int = Field(default=16, ge=1, le=512, description="Rank r of the update matrices A and B.")
-    alpha: int = Field(default=32, ge=1, le=2048, description="Scale: the update is multiplied by alpha / rank.")
+    alpha: int = Field(
+        default=32, ge=1, le=2048, description="Scale: the update is multiplied by alpha / rank."
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the input of the adapter.")
     target_modules: list[Annotated[str, StringConstraints(min_length=1, max_length=63)]] | None = Field(
         default=None,
@@ -138,7 +140,10 @@ class Hyperparameters(Model):
     )
 
     epochs: int | None = Field(
-        default=None, ge=1, le=1000, description="Passes over the training records; 3 if maxSteps is absent too."
+        default=None,
+        ge=1,
+        le=1000,
+        description="Passes over the training records; 3 if maxSteps is absent too.",
     )
     max_steps: int | None = Field(
         default=None, ge=1, le=10_000_000, description="Optimizer steps, instead of epochs."
@@ -159,14 +164,22 @@ class Hyperparameters(Model):
     sequence_length: int = Field(
         default=1024, ge=16, le=1_048_576, description="Longest record, in tokens; longer ones are truncated."
     )
-    max_grad_norm: float = Field(default=1.0, gt=0, le=1000, description="Gradients are clipped to this norm.")
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, le=1000, description="Gradients are clipped to this norm."
+    )
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of AdamW.")
     gradient_checkpointing: bool = Field(
-        default=False, description="Recompute activations in the backward pass: less memory, about a third slower."
+        default=False,
+        description="Recompute activations in the backward pass: less memory, about a third slower.",
     )
-    precision: Precision = Field(default=Precision.BF16, description="BF16 (mixed, fp32 master weights) or FP32.")
+    precision: Precision = Field(
+        default=Precision.BF16, description="BF16 (mixed, fp32 master weights) or FP32."
+    )
     seed: int = Field(
-        default=42, ge=0, le=2**31 - 1, description="Seed of the split, the order and the initial adapter weights."
+        default=42,
+        ge=0,
+        le=2**31 - 1,
+        description="Seed of the split, the order and the initial adapter weights.",
     )
 
 
@@ -208,7 +221,9 @@ class Toleration(Model):
     key: Annotated[str, StringConstraints(max_length=316)] | None = Field(
         default=None, description="Key of the taint; absent with Exists means every taint."
     )
-    operator: TolerationOperator | None = Field(default=None, description="Exists or Equal (Equal if absent).")
+    operator: TolerationOperator | None = Field(
+        default=None, description="Exists or Equal (Equal if absent)."
+    )
     value: Annotated[str, StringConstraints(max_length=63)] | None = Field(
         default=None, description="Value of the taint, with Equal."
     )
@@ -276,7 +291,10 @@ class Evaluation(Model):
     """How base and tuned model are compared on the held-out records."""
 
     max_records: int = Field(
-        default=100, ge=1, le=100_000, description="Held-out records to evaluate at most, the first ones of the split."
+        default=100,
+        ge=1,
+        le=100_000,
+        description="Held-out records to evaluate at most, the first ones of the split.",
     )
     max_new_tokens: int = Field(default=64, ge=1, le=4096, description="Tokens to generate for each record.")
     sample_prompts: list[Annotated[str, StringConstraints(min_length=1, max_length=500)]] | None = Field(
@@ -313,7 +331,9 @@ class Output(Model):
         "more than one node the claim must be ReadWriteMany."
     )
     model_name: ShortName = Field(description="Name of the model, shared by all its versions.")
-    version: VersionName = Field(description="Version of the model; the ModelVersion is called MODELNAME-VERSION.")
+    version: VersionName = Field(
+        description="Version of the model; the ModelVersion is called MODELNAME-VERSION."
+    )
 
 
 # --- the kind ---------------------------------------------------------------------------------
@@ -369,7 +389,10 @@ class FineTuneJobSpec(Model):
     )
     num_nodes: int = Field(default=1, ge=1, le=1024, description="Training pods, one per node.")
     num_proc_per_node: int | None = Field(
-        default=None, ge=1, le=64, description="Processes per pod; the number of GPUs of resourcesPerNode, or 1."
+        default=None,
+        ge=1,
+        le=64,
+        description="Processes per pod; the number of GPUs of resourcesPerNode, or 1.",
     )
     resources_per_node: dict[str, Quantity] | None = Field(
         default=None,
@@ -426,7 +449,9 @@ class JobProgress(StatusModel):
     total_steps: int = Field(ge=0, description="Optimizer steps of the whole run.")
     epoch: float = Field(ge=0, description="Passes over the training records done.")
     eta_seconds: int | None = Field(default=None, ge=0, description="Expected seconds to the last step.")
-    tokens_per_second: float | None = Field(default=None, ge=0, description="Tokens per second over all processes.")
+    tokens_per_second: float | None = Field(
+        default=None, ge=0, description="Tokens per second over all processes."
+    )
     loss: float | None = Field(default=None, description="Training loss of the last logged step.")
     learning_rate: float | None = Field(default=None, ge=0, description="Learning rate of the last step.")
     summary: Text = Field(default="", description="All of it in one line, as `kubectl get` shows it.")
@@ -503,7 +528,9 @@ class FineTuneJobStatus(StatusModel):
     completion_time: Text | None = Field(default=None, description="When the job ended (RFC 3339).")
     dataset: DatasetStatus | None = Field(default=None, description="What the prepare stage found.")
     progress: JobProgress | None = Field(default=None, description="How far the training is.")
-    last_checkpoint: CheckpointStatus | None = Field(default=None, description="The newest complete checkpoint.")
+    last_checkpoint: CheckpointStatus | None = Field(
+        default=None, description="The newest complete checkpoint."
+    )
     restarts: list[Restart] = Field(
         default_factory=list,
         max_length=101,
@@ -525,7 +552,9 @@ class FineTuneJobStatus(StatusModel):
         description="When each stage ran.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["stage"]},
     )
-    model_version_ref: LocalObjectRef | None = Field(default=None, description="The ModelVersion made by the job.")
+    model_version_ref: LocalObjectRef | None = Field(
+        default=None, description="The ModelVersion made by the job."
+    )
 
 
 class FineTuneJob(Model):

@@ -19,7 +19,9 @@ class VersionRef(Model):
 class ServedModel(Model):
     """What to serve."""
 
-    version_ref: VersionRef = Field(description="The ModelVersion to serve; it must be verified and approved.")
+    version_ref: VersionRef = Field(
+        description="The ModelVersion to serve; it must be verified and approved."
+    )
 
 
 class DType(StrEnum):
@@ -34,9 +36,14 @@ class DType(StrEnum):
 class Engine(Model):
     """Settings of vLLM."""
 
-    dtype: DType = Field(default=DType.AUTO, description="Number format of the weights; Auto takes the model's own.")
+    dtype: DType = Field(
+        default=DType.AUTO, description="Number format of the weights; Auto takes the model's own."
+    )
     max_model_len: int | None = Field(
-        default=None, ge=16, le=10_485_760, description="Longest context, in tokens; the model's own limit if absent."
+        default=None,
+        ge=16,
+        le=10_485_760,
+        description="Longest context, in tokens; the model's own limit if absent.",
     )
     gpu_memory_utilization: float = Field(
         default=0.9, gt=0, le=1, description="Share of each GPU's memory that vLLM may take."

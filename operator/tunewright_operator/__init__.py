@@ -1,0 +1,1 @@
+"""The Tunewright operator: reconciles FineTuneJob, ModelVersion and InferenceService."""

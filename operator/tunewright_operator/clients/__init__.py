@@ -1,0 +1,1 @@
+"""Small async clients of the other parts, each with a timeout."""

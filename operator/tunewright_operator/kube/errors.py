@@ -1,0 +1,30 @@
+"""What can go wrong at the apiserver, as types."""
+
+
+class KubeError(Exception):
+    """An answer of the apiserver that is no success; `message` is its own sentence."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+class NotFound(KubeError):
+    """404: the object does not exist (any more)."""
+
+
+class Conflict(KubeError):
+    """409: somebody else wrote first, or owns the field."""
+
+
+class Invalid(KubeError):
+    """400 or 422: the object cannot be accepted as it is; trying again does not help."""
+
+
+class Forbidden(KubeError):
+    """403: not allowed, by RBAC, by admission or by a quota."""
+
+
+class Transient(KubeError):
+    """429, 5xx or no answer: try again."""

@@ -1,0 +1,21 @@
+"""The few things the operator asks of the apiserver; reconcilers see only this."""
+
+from typing import Any, Protocol
+
+Manifest = dict[str, Any]
+
+
+class Kube(Protocol):
+    """Async access to objects as plain dicts. Every method raises the types of `kube.errors`."""
+
+    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Manifest:
+        """Read one object; raises NotFound."""
+
+    async def apply(self, manifest: Manifest) -> Manifest:
+        """Server-side apply with our field manager; returns the object as stored."""
+
+    async def delete(self, manifest: Manifest) -> None:
+        """Delete in the background with the manifest's uid as precondition; an absent object is no error."""
+
+    async def patch_status(self, manifest: Manifest, status: Manifest) -> Manifest:
+        """Replace the status of one of our objects (apply of the status subresource with our field manager)."""

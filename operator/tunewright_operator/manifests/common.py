@@ -1,0 +1,84 @@
+"""What all children share: labels, owner, a pod that passes Pod Security `restricted`."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tunewright_api.names import API_VERSION, LABEL_KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY
+from tunewright_api.uris import claim_mount
+
+Manifest = dict[str, Any]
+
+RUN_AS = 65532
+
+
+def owner_labels(owner: Manifest) -> dict[str, str]:
+    """Labels by which the operator finds the children of an object."""
+    return {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_KIND: owner["kind"],
+        LABEL_NAME: owner["metadata"]["name"],
+    }
+
+
+def owner_reference(owner: Manifest) -> Manifest:
+    """Controller reference, so that the garbage collector removes the children with their owner."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def child_metadata(owner: Manifest, name: str, labels: dict[str, str] | None = None) -> Manifest:
+    """metadata of a child of `owner`."""
+    return {
+        "name": name,
+        "namespace": owner["metadata"]["namespace"],
+        "labels": owner_labels(owner) | (labels or {}),
+        "ownerReferences": [owner_reference(owner)],
+    }
+
+
+def restricted_pod_security() -> Manifest:
+    """Pod securityContext that Pod Security `restricted` accepts."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": RUN_AS,
+        "runAsGroup": RUN_AS,
+        "fsGroup": RUN_AS,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def restricted_container_security() -> Manifest:
+    """Container securityContext that Pod Security `restricted` accepts, with a read-only root."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def claim_volumes(
+    claims: Iterable[str], *, read_only: frozenset[str] = frozenset()
+) -> tuple[list[Manifest], list[Manifest]]:
+    """(volumes, volumeMounts) of these claims at their places, in a stable order."""
+    names = sorted(set(claims))
+    volumes = [{"name": f"claim-{name}"[:63], "persistentVolumeClaim": {"claimName": name}} for name in names]
+    mounts = [
+        {"name": f"claim-{name}"[:63], "mountPath": str(claim_mount(name)), "readOnly": name in read_only}
+        for name in names
+    ]
+    return volumes, mounts
+
+
+def scratch_volumes() -> tuple[list[Manifest], list[Manifest]]:
+    """(volumes, volumeMounts) for /tmp (HOME) and /dev/shm, the only writable places besides claims."""
+    return (
+        [{"name": "tmp", "emptyDir": {}}, {"name": "shm", "emptyDir": {"medium": "Memory"}}],
+        [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}],
+    )

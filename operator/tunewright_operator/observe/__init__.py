@@ -1,0 +1,1 @@
+"""Pure views of raw children as frozen buckets."""

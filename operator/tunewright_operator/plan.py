@@ -1,0 +1,65 @@
+"""(desired, existing) -> what to apply and what to delete.
+
+A child carries the hash of the manifest it was last applied from. Equal hash means that nothing is written, so a
+settled object costs the apiserver no write; a change by somebody else to a field of ours is theirs to answer for
+until our manifest changes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright_api.names import ANNOTATION_SPEC_HASH
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One move towards the desired state. Applied in order, then deleted in order."""
+
+    apply: tuple[Manifest, ...] = ()
+    delete: tuple[Manifest, ...] = ()
+
+
+def key(manifest: Manifest) -> tuple[str, str]:
+    """Identity of a child inside its owner's namespace."""
+    return manifest["kind"], manifest["metadata"]["name"]
+
+
+def spec_hash(manifest: Manifest) -> str:
+    """Short stable hash of a manifest without its own hash annotation."""
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_hash(manifest: Manifest) -> Manifest:
+    """The manifest, annotated with its hash."""
+    metadata = manifest["metadata"]
+    annotations = {**metadata.get("annotations", {}), ANNOTATION_SPEC_HASH: spec_hash(manifest)}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
+
+
+def plan(
+    desired: Sequence[Manifest], existing: Iterable[Manifest], *, prune: Iterable[Manifest] = ()
+) -> Step:
+    """Apply what is absent or was applied from another manifest; delete `prune` (children no longer wanted).
+
+    A child that is being deleted is left alone: it is applied again once it is gone.
+    """
+    by_key = {key(child): child for child in existing}
+    stale = []
+    for manifest in map(with_hash, desired):
+        child = by_key.get(key(manifest))
+        if child is None:
+            stale.append(manifest)
+            continue
+        if child["metadata"].get("deletionTimestamp"):
+            continue
+        annotations = child["metadata"].get("annotations") or {}
+        if annotations.get(ANNOTATION_SPEC_HASH) != manifest["metadata"]["annotations"][ANNOTATION_SPEC_HASH]:
+            stale.append(manifest)
+    gone = tuple(child for child in prune if not child["metadata"].get("deletionTimestamp"))
+    return Step(apply=tuple(stale), delete=gone)

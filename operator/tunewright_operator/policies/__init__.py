@@ -1,0 +1,1 @@
+"""One pure rule per file; `now` is always an argument."""

@@ -1,0 +1,37 @@
+"""What every reconcile function takes and returns."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Children:
+    """Raw children of one object, as the watches last saw them, by kind and without order."""
+
+    jobs: tuple[Manifest, ...] = ()
+    pods: tuple[Manifest, ...] = ()
+    services: tuple[Manifest, ...] = ()
+    config_maps: tuple[Manifest, ...] = ()
+    network_policies: tuple[Manifest, ...] = ()
+    deployments: tuple[Manifest, ...] = ()
+    model_versions: tuple[Manifest, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """A Kubernetes Event to post once the status that it speaks of is written."""
+
+    type: str  # Normal or Warning
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of one reconcile. `requeue_after` in seconds; None waits for the next wake-up."""
+
+    status: Manifest
+    events: tuple[Event, ...] = field(default=())
+    requeue_after: float | None = None

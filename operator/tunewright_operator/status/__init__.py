@@ -1,0 +1,1 @@
+"""Pure computation of status: conditions, ordered readiness checks, progress."""
