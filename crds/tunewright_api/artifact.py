@@ -81,9 +81,7 @@ def verify(root: Path, expected: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json((root / MANIFEST).read_bytes())
     except FileNotFoundError as error:
-        raise ArtifactError(
-            f"{root / MANIFEST} does not exist: the artifact was moved or never completed"
-        ) from error
+        raise ArtifactError(f"{root / MANIFEST} does not exist: the artifact was moved or never completed") from error
     except ValueError as error:
         raise ArtifactError(f"{root / MANIFEST} is not a manifest: {error}") from error
     recorded = {file.path: file for file in manifest.files}

@@ -45,12 +45,8 @@ class StatusModel(Model):
     model_config = ConfigDict(extra="ignore")
 
 
-Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-]
-ShortName = Annotated[
-    str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+ShortName = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 VersionName = Annotated[
     str, StringConstraints(min_length=1, max_length=20, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
 ]

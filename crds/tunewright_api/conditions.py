@@ -19,9 +19,7 @@ class ConditionStatus(StrEnum):
 class Condition(StatusModel):
     """One observation about the object, in the form of metav1.Condition."""
 
-    type: Annotated[str, StringConstraints(max_length=63)] = Field(
-        description="Type of the condition, in CamelCase."
-    )
+    type: Annotated[str, StringConstraints(max_length=63)] = Field(description="Type of the condition, in CamelCase.")
     status: ConditionStatus = Field(description="True, False or Unknown.")
     reason: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(
         description="Why, as one stable CamelCase word for programs."

@@ -86,9 +86,7 @@ class LoraMethod(Model):
     """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685): W + (alpha / rank) B A."""
 
     rank: int = Field(default=16, ge=1, le=512, description="Rank r of the update matrices A and B.")
-    alpha: int = Field(
-        default=32, ge=1, le=2048, description="Scale: the update is multiplied by alpha / rank."
-    )
+    alpha: int = Field(default=32, ge=1, le=2048, description="Scale: the update is multiplied by alpha / rank.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the input of the adapter.")
     target_modules: list[Annotated[str, StringConstraints(min_length=1, max_length=63)]] | None = Field(
         default=None,
@@ -145,9 +143,7 @@ class Hyperparameters(Model):
         le=1000,
         description="Passes over the training records; 3 if maxSteps is absent too.",
     )
-    max_steps: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="Optimizer steps, instead of epochs."
-    )
+    max_steps: int | None = Field(default=None, ge=1, le=10_000_000, description="Optimizer steps, instead of epochs.")
     learning_rate: float = Field(default=2e-4, gt=0, le=1, description="Peak learning rate.")
     scheduler: Scheduler = Field(
         default=Scheduler.COSINE, description="Learning rate after the warm-up: Cosine, Linear or Constant."
@@ -158,23 +154,17 @@ class Hyperparameters(Model):
     micro_batch_size: int = Field(
         default=1, ge=1, le=1024, description="Records per process in one forward and backward pass."
     )
-    gradient_accumulation_steps: int = Field(
-        default=1, ge=1, le=4096, description="Micro batches per optimizer step."
-    )
+    gradient_accumulation_steps: int = Field(default=1, ge=1, le=4096, description="Micro batches per optimizer step.")
     sequence_length: int = Field(
         default=1024, ge=16, le=1_048_576, description="Longest record, in tokens; longer ones are truncated."
     )
-    max_grad_norm: float = Field(
-        default=1.0, gt=0, le=1000, description="Gradients are clipped to this norm."
-    )
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000, description="Gradients are clipped to this norm.")
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of AdamW.")
     gradient_checkpointing: bool = Field(
         default=False,
         description="Recompute activations in the backward pass: less memory, about a third slower.",
     )
-    precision: Precision = Field(
-        default=Precision.BF16, description="BF16 (mixed, fp32 master weights) or FP32."
-    )
+    precision: Precision = Field(default=Precision.BF16, description="BF16 (mixed, fp32 master weights) or FP32.")
     seed: int = Field(
         default=42,
         ge=0,
@@ -221,9 +211,7 @@ class Toleration(Model):
     key: Annotated[str, StringConstraints(max_length=316)] | None = Field(
         default=None, description="Key of the taint; absent with Exists means every taint."
     )
-    operator: TolerationOperator | None = Field(
-        default=None, description="Exists or Equal (Equal if absent)."
-    )
+    operator: TolerationOperator | None = Field(default=None, description="Exists or Equal (Equal if absent).")
     value: Annotated[str, StringConstraints(max_length=63)] | None = Field(
         default=None, description="Value of the taint, with Equal."
     )
@@ -236,18 +224,14 @@ class Scheduling(Model):
     node_selector: dict[str, Annotated[str, StringConstraints(max_length=63)]] | None = Field(
         default=None, max_length=16, description="Labels a node must have."
     )
-    tolerations: list[Toleration] | None = Field(
-        default=None, max_length=16, description="Taints the pods accept."
-    )
+    tolerations: list[Toleration] | None = Field(default=None, max_length=16, description="Taints the pods accept.")
     priority_class_name: Name | None = Field(default=None, description="PriorityClass of the pods.")
 
 
 class Checkpoint(Model):
     """Saved training state, from which a restarted attempt goes on."""
 
-    every_steps: int = Field(
-        default=100, ge=1, le=1_000_000, description="Optimizer steps between two checkpoints."
-    )
+    every_steps: int = Field(default=100, ge=1, le=1_000_000, description="Optimizer steps between two checkpoints.")
     keep_last: int = Field(default=2, ge=1, le=100, description="Complete checkpoints to keep.")
 
 
@@ -278,9 +262,7 @@ class MetricName(StrEnum):
 class Gate(Model):
     """A bound that the tuned model must keep."""
 
-    cel: ClassVar = (
-        Rule("has(self.min) != has(self.max)", "gates: write exactly one of min and max for each metric"),
-    )
+    cel: ClassVar = (Rule("has(self.min) != has(self.max)", "gates: write exactly one of min and max for each metric"),)
 
     metric: MetricName = Field(description="Loss, Perplexity, RougeL or ExactMatch.")
     min: float | None = Field(default=None, description="The value must be at least this.")
@@ -331,9 +313,7 @@ class Output(Model):
         "more than one node the claim must be ReadWriteMany."
     )
     model_name: ShortName = Field(description="Name of the model, shared by all its versions.")
-    version: VersionName = Field(
-        description="Version of the model; the ModelVersion is called MODELNAME-VERSION."
-    )
+    version: VersionName = Field(description="Version of the model; the ModelVersion is called MODELNAME-VERSION.")
 
 
 # --- the kind ---------------------------------------------------------------------------------
@@ -420,9 +400,7 @@ class FineTuneJobSpec(Model):
         le=31_536_000,
         description="Seconds after the end at which pods and Jobs are removed; the FineTuneJob itself stays.",
     )
-    evaluation: Evaluation = Field(
-        default_factory=Evaluation, description="How base and tuned model are compared."
-    )
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="How base and tuned model are compared.")
     export: Export = Field(default_factory=Export, description="The form of the artifact.")
     output: Output = Field(description="Where the artifact goes and under which name.")
 
@@ -449,9 +427,7 @@ class JobProgress(StatusModel):
     total_steps: int = Field(ge=0, description="Optimizer steps of the whole run.")
     epoch: float = Field(ge=0, description="Passes over the training records done.")
     eta_seconds: int | None = Field(default=None, ge=0, description="Expected seconds to the last step.")
-    tokens_per_second: float | None = Field(
-        default=None, ge=0, description="Tokens per second over all processes."
-    )
+    tokens_per_second: float | None = Field(default=None, ge=0, description="Tokens per second over all processes.")
     loss: float | None = Field(default=None, description="Training loss of the last logged step.")
     learning_rate: float | None = Field(default=None, ge=0, description="Learning rate of the last step.")
     summary: Text = Field(default="", description="All of it in one line, as `kubectl get` shows it.")
@@ -528,9 +504,7 @@ class FineTuneJobStatus(StatusModel):
     completion_time: Text | None = Field(default=None, description="When the job ended (RFC 3339).")
     dataset: DatasetStatus | None = Field(default=None, description="What the prepare stage found.")
     progress: JobProgress | None = Field(default=None, description="How far the training is.")
-    last_checkpoint: CheckpointStatus | None = Field(
-        default=None, description="The newest complete checkpoint."
-    )
+    last_checkpoint: CheckpointStatus | None = Field(default=None, description="The newest complete checkpoint.")
     restarts: list[Restart] = Field(
         default_factory=list,
         max_length=101,
@@ -552,9 +526,7 @@ class FineTuneJobStatus(StatusModel):
         description="When each stage ran.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["stage"]},
     )
-    model_version_ref: LocalObjectRef | None = Field(
-        default=None, description="The ModelVersion made by the job."
-    )
+    model_version_ref: LocalObjectRef | None = Field(default=None, description="The ModelVersion made by the job.")
 
 
 class FineTuneJob(Model):

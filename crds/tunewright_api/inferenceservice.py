@@ -19,9 +19,7 @@ class VersionRef(Model):
 class ServedModel(Model):
     """What to serve."""
 
-    version_ref: VersionRef = Field(
-        description="The ModelVersion to serve; it must be verified and approved."
-    )
+    version_ref: VersionRef = Field(description="The ModelVersion to serve; it must be verified and approved.")
 
 
 class DType(StrEnum):
@@ -36,9 +34,7 @@ class DType(StrEnum):
 class Engine(Model):
     """Settings of vLLM."""
 
-    dtype: DType = Field(
-        default=DType.AUTO, description="Number format of the weights; Auto takes the model's own."
-    )
+    dtype: DType = Field(default=DType.AUTO, description="Number format of the weights; Auto takes the model's own.")
     max_model_len: int | None = Field(
         default=None,
         ge=16,

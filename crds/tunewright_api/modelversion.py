@@ -21,9 +21,7 @@ class Artifact(Model):
     """The files of the version."""
 
     uri: PvcUri = Field(description="Directory with manifest.json: pvc://CLAIM/PATH.")
-    digest: Digest = Field(
-        description="sha256: digest over the manifest's files; see docs/reference/artifact.md."
-    )
+    digest: Digest = Field(description="sha256: digest over the manifest's files; see docs/reference/artifact.md.")
     format: ArtifactFormat = Field(description="Layout of the weights.")
     size_bytes: int = Field(ge=0, description="Sum of the sizes of all files, in bytes.")
 
@@ -108,9 +106,7 @@ class ModelVersionSpec(Model):
         description="Figures on the held-out records.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["metric"]},
     )
-    approval: Approval | None = Field(
-        default=None, description="The decision; absent until somebody decides."
-    )
+    approval: Approval | None = Field(default=None, description="The decision; absent until somebody decides.")
 
 
 class ModelVersionStatus(StatusModel):
@@ -124,9 +120,7 @@ class ModelVersionStatus(StatusModel):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     message: LongText | None = Field(default=None, description="The one sentence that matters now.")
-    verified_digest: Digest | None = Field(
-        default=None, description="Digest that was recomputed from the files."
-    )
+    verified_digest: Digest | None = Field(default=None, description="Digest that was recomputed from the files.")
 
 
 class ModelVersion(Model):

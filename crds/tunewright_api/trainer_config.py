@@ -55,9 +55,7 @@ class Rendezvous(Model):
 class Directories(Model):
     """Where the stages read and write."""
 
-    work: str = Field(
-        description="Scratch of this job, shared by its stages: split, checkpoints, trained weights."
-    )
+    work: str = Field(description="Scratch of this job, shared by its stages: split, checkpoints, trained weights.")
     artifact: str = Field(description="Directory that export fills, complete or absent.")
 
 

@@ -42,9 +42,7 @@ def with_hash(manifest: Manifest) -> Manifest:
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
-def plan(
-    desired: Sequence[Manifest], existing: Iterable[Manifest], *, prune: Iterable[Manifest] = ()
-) -> Step:
+def plan(desired: Sequence[Manifest], existing: Iterable[Manifest], *, prune: Iterable[Manifest] = ()) -> Step:
     """Apply what is absent or was applied from another manifest; delete `prune` (children no longer wanted).
 
     A child that is being deleted is left alone: it is applied again once it is gone.
