@@ -1,0 +1,72 @@
+"""The Debian packages that the cluster needs, found by the programs in them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from e2e.cluster.errors import ClusterError
+
+CNI_PLUGINS = Path("/usr/lib/cni")
+
+# program -> Debian package
+APISERVER_TIER = {"etcd": "etcd-server", "openssl": "openssl"}
+NODE_TIER = {
+    **APISERVER_TIER,
+    "containerd": "containerd",
+    "runc": "runc",
+    f"{CNI_PLUGINS}/bridge": "containernetworking-plugins",
+    "iptables": "iptables",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "mount": "mount",
+}
+
+
+def missing_packages(programs: dict[str, str]) -> list[str]:
+    """The packages whose programs this machine lacks, each once."""
+    # Debian keeps administrators' programs out of an ordinary user's PATH.
+    path = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
+    absent = (package for program, package in programs.items() if not shutil.which(program, path=path))
+    return list(dict.fromkeys(absent))
+
+
+def is_debian(os_release: Path = Path("/etc/os-release")) -> bool:
+    """Whether this is Debian or one of its children, such as Ubuntu."""
+    try:
+        lines = os_release.read_text().splitlines()
+    except OSError:
+        return False
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    family = f"{values.get('ID', '')} {values.get('ID_LIKE', '')}".replace('"', "").split()
+    return "debian" in family
+
+
+def install_commands(packages: Iterable[str]) -> list[list[str]]:
+    """The commands that install packages."""
+    return [
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
+    ]
+
+
+def ensure_packages(programs: dict[str, str], report: Callable[[str], None]) -> None:
+    """Install what is missing as root on Debian; elsewhere name it, before anything was started."""
+    packages = missing_packages(programs)
+    if not packages:
+        return
+    if not (is_debian() and os.geteuid() == 0):
+        raise ClusterError(
+            f"These packages are missing: {' '.join(packages)}. Install them (the names are Debian's; as root on "
+            "Debian this command does it itself) and run this again."
+        )
+    report(f"installing Debian packages: {' '.join(packages)}")
+    # Services that come with a package (etcd, containerd) must not start: the cluster runs its own.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for command in install_commands(packages):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ClusterError(f"`{' '.join(command)}` failed; run it by hand to see why: {done.stderr.strip()}")
