@@ -13,6 +13,26 @@ class Rule(NamedTuple):
     message: str
 
 
+def _extend_schema(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Carry into the JSON schema what the CRD generator needs: CEL rules, and `{}` as the default of an object
+    whose fields have defaults (the apiserver then fills them in)."""
+    assert issubclass(model, Model)
+    for field in model.model_fields.values():
+        if isinstance(field.default_factory, type) and issubclass(field.default_factory, Model):
+            schema["properties"][field.alias]["default"] = {}
+    rules = [rule._asdict() for rule in model.cel]
+    for name in model.immutable:
+        rules.append(
+            {
+                "rule": f"has(self.{name}) == has(oldSelf.{name}) && "
+                f"(!has(self.{name}) || self.{name} == oldSelf.{name})",
+                "message": f"{name} {model.immutable_advice}",
+            }
+        )
+    if rules:
+        schema["x-kubernetes-validations"] = rules
+
+
 class Model(BaseModel):
     """A frozen object of the contract.
 
@@ -27,7 +47,7 @@ class Model(BaseModel):
         serialize_by_alias=True,
         extra="forbid",
         frozen=True,
-        use_enum_values=False,
+        json_schema_extra=_extend_schema,
     )
 
     cel: ClassVar[tuple[Rule, ...]] = ()

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from tunewright_api.base import LocalObjectRef, LongText, Model, Name, Quantity, Rule, StatusModel, Text
+from tunewright_api.base import LongText, Model, Name, Quantity, Rule, StatusModel, Text
 from tunewright_api.conditions import Condition
 from tunewright_api.finetunejob import Scheduling
 
