@@ -33,6 +33,7 @@ _KEYWORDS = (
     "maxProperties",
     "required",
 )
+_EXTENSIONS = ("x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-validations")
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,23 @@ def _structural(node: Schema, defs: dict[str, Schema], *, path: str, in_list: bo
         node.pop("default", None)  # a default in status would be an observation that nobody made
     if in_list and "default" in node:
         raise ValueError(f"{path}: no default under a list item, Argo CD would show it as a diff for ever")
+    schema = _scalars(node)
+    if "properties" in node:
+        schema["properties"] = {
+            name: _described(_structural(child, defs, path=f"{path}.{name}", in_list=in_list), f"{path}.{name}")
+            for name, child in node["properties"].items()
+        }
+    elif isinstance(node.get("additionalProperties"), dict):
+        schema["additionalProperties"] = _structural(
+            node["additionalProperties"], defs, path=f"{path}{{}}", in_list=True
+        )
+    if "items" in node:
+        schema["items"] = _structural(node["items"], defs, path=f"{path}[]", in_list=True)
+    return schema | {key: node[key] for key in _EXTENSIONS if key in node}
+
+
+def _scalars(node: Schema) -> Schema:
+    """The keywords of the node itself, in the dialect of apiextensions.k8s.io/v1."""
     schema = {key: node[key] for key in _KEYWORDS if key in node}
     if "description" in schema:
         schema["description"] = " ".join(schema["description"].split())
@@ -223,23 +241,12 @@ def _structural(node: Schema, defs: dict[str, Schema], *, path: str, in_list: bo
         bound = schema.pop(f"exclusive{side}", None)
         if bound is not None:
             schema |= {side.lower(): bound, f"exclusive{side}": True}
-    if "properties" in node:
-        schema["properties"] = {}
-        for name, child in node["properties"].items():
-            child_path = f"{path}.{name}"
-            child_schema = _structural(child, defs, path=child_path, in_list=in_list)
-            if not child_schema.get("description"):
-                raise ValueError(f"{child_path}: write a description, `kubectl explain` shows it")
-            schema["properties"][name] = child_schema
-    elif isinstance(node.get("additionalProperties"), dict):
-        schema["additionalProperties"] = _structural(
-            node["additionalProperties"], defs, path=f"{path}{{}}", in_list=True
-        )
-    if "items" in node:
-        schema["items"] = _structural(node["items"], defs, path=f"{path}[]", in_list=True)
-    for key in ("x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-validations"):
-        if key in node:
-            schema[key] = node[key]
+    return schema
+
+
+def _described(schema: Schema, path: str) -> Schema:
+    if not schema.get("description"):
+        raise ValueError(f"{path}: write a description, `kubectl explain` shows it")
     return schema
 
 

@@ -177,7 +177,7 @@ class DeepSpeed(Model):
     """DeepSpeed ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054)."""
 
     zero_stage: Literal[0, 1, 2, 3] = Field(
-        description="What is sharded over all processes: 0 nothing, 1 optimizer states, 2 also gradients, 3 also weights."
+        description="What all processes share: 0 nothing, 1 optimizer states, 2 also gradients, 3 also weights."
     )
 
 

@@ -1,5 +1,6 @@
 """Reference pages in Markdown, made from the models and the names."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from tunewright_api.crd import KINDS, build_schema
@@ -36,7 +37,7 @@ def names_reference() -> str:
     )
 
 
-def _rows(schema: dict[str, Any], path: str) -> Any:
+def _rows(schema: dict[str, Any], path: str) -> Iterator[str]:
     for name, child in schema.get("properties", {}).items():
         required = name in schema.get("required", ())
         default = "required" if required else _cell(child.get("default"))
@@ -46,7 +47,7 @@ def _rows(schema: dict[str, Any], path: str) -> Any:
             yield from _rows(child["items"], f"{path}.{name}[]")
 
 
-def _rules(schema: dict[str, Any], path: str) -> Any:
+def _rules(schema: dict[str, Any], path: str) -> Iterator[str]:
     for rule in schema.get("x-kubernetes-validations", ()):
         where = f"`{path}`: " if path else ""
         yield where + rule["message"].replace("|", "\\|")
@@ -70,7 +71,7 @@ def _type(schema: dict[str, Any]) -> str:
         bounds.append(("> " if schema.get("exclusiveMinimum") else "≥ ") + str(schema["minimum"]))
     if "maximum" in schema:
         bounds.append(("< " if schema.get("exclusiveMaximum") else "≤ ") + str(schema["maximum"]))
-    return schema["type"] + (f" ({', '.join(bounds)})" if bounds else "")
+    return str(schema["type"]) + (f" ({', '.join(bounds)})" if bounds else "")
 
 
 def _cell(value: Any, *, code: bool = True) -> str:

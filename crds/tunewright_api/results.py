@@ -66,7 +66,7 @@ class EvaluateResult(StatusModel):
 
     records: int
     metrics: list[MetricPair]
-    samples: list[Sample] = []
+    samples: list[Sample] = Field(default_factory=list)
 
 
 class ExportResult(StatusModel):
