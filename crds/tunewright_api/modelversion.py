@@ -69,7 +69,7 @@ class Approval(Model):
     decision: Decision = Field(description="Approved or Rejected.")
     approved_by: Text = Field(description="User name of the person who decides; the apiserver checks it.")
     digest: Digest = Field(description="spec.artifact.digest, as the person saw it.")
-    reason: Text = Field(default="", description="Why.")
+    reason: Text | None = Field(default=None, description="Why.")
 
 
 class ModelVersionSpec(Model):

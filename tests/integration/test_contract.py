@@ -1,0 +1,329 @@
+"""The apiserver itself refuses wrong documents, with a message that names the field and the remedy."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.cluster.apiserver import ControlPlane
+from e2e.cluster.rest import ApiError
+from e2e.cluster.wait import wait_for
+
+Object = dict[str, Any]
+Change = Callable[[Object], object]
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUP = "/apis/tunewright.io/v1alpha1/namespaces/default"
+DIGEST = "sha256:" + "a" * 64
+OTHER_DIGEST = "sha256:" + "b" * 64
+
+
+def job() -> Object:
+    """A valid FineTuneJob that sets nearly every field."""
+    return {
+        "apiVersion": "tunewright.io/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "guide", "namespace": "default"},
+        "spec": {
+            "baseModel": {"uri": "pvc://data/base-model"},
+            "dataset": {"uri": "pvc://data/train.jsonl", "format": "Alpaca", "validationPercent": 10},
+            "method": {"lora": {"rank": 16, "alpha": 32, "dropout": 0.0, "targetModules": ["q_proj"]}},
+            "hyperparameters": {"epochs": 2, "learningRate": 0.001},
+            "distributed": {"deepspeed": {"zeroStage": 2}},
+            "numNodes": 2,
+            "resourcesPerNode": {"cpu": "900m", "memory": "4Gi"},
+            "checkpoint": {"everySteps": 50},
+            "evaluation": {"gates": [{"metric": "Loss", "max": 1.5}]},
+            "output": {"uri": "pvc://data/models", "modelName": "guide", "version": "v1"},
+        },
+    }
+
+
+def version() -> Object:
+    """A valid ModelVersion."""
+    return {
+        "apiVersion": "tunewright.io/v1alpha1",
+        "kind": "ModelVersion",
+        "metadata": {"name": "guide-v1", "namespace": "default"},
+        "spec": {
+            "modelName": "guide",
+            "version": "v1",
+            "kind": "Full",
+            "artifact": {
+                "uri": "pvc://data/models/guide/v1",
+                "digest": DIGEST,
+                "format": "Safetensors",
+                "sizeBytes": 10,
+            },
+            "baseModel": {"uri": "pvc://data/base-model"},
+            "evaluation": [{"metric": "Loss", "base": 4.0, "tuned": 1.0}],
+        },
+    }
+
+
+def service() -> Object:
+    """A valid InferenceService."""
+    return {
+        "apiVersion": "tunewright.io/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": "guide", "namespace": "default"},
+        "spec": {
+            "model": {"versionRef": {"name": "guide-v1"}},
+            "engine": {"maxModelLen": 512},
+            "replicas": 1,
+            "resources": {"cpu": "1500m", "memory": "6Gi"},
+        },
+    }
+
+
+PLURAL = {"FineTuneJob": "finetunejobs", "ModelVersion": "modelversions", "InferenceService": "inferenceservices"}
+
+
+def put(path: str, value: object) -> Change:
+    """Set the field at a dotted path, making objects on the way."""
+
+    def change(document: Object) -> None:
+        *parents, last = path.split(".")
+        for name in parents:
+            document = document.setdefault(name, {})
+        document[last] = value
+
+    return change
+
+
+def drop(path: str) -> Change:
+    """Remove the field at a dotted path."""
+
+    def change(document: Object) -> None:
+        *parents, last = path.split(".")
+        for name in parents:
+            document = document[name]
+        del document[last]
+
+    return change
+
+
+def both(*changes: Change) -> Change:
+    """Several changes at once."""
+    return lambda document: [change(document) for change in changes]
+
+
+WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
+    ("no base model", job, drop("spec.baseModel"), ("spec.baseModel", "Required value")),
+    ("a bucket as base model", job, put("spec.baseModel.uri", "s3://b/m"), ("spec.baseModel.uri", "pvc://", "hf://")),
+    ("a path that climbs out", job, put("spec.dataset.uri", "pvc://data/../etc"), ("spec.dataset.uri", "pvc://")),
+    ("a web address as dataset", job, put("spec.dataset.uri", "https://x/y"), ("spec.dataset.uri", "pvc://")),
+    (
+        "an unknown format",
+        job,
+        put("spec.dataset.format", "Parquet"),
+        ("spec.dataset.format", '"Alpaca", "Chat", "PromptCompletion"'),
+    ),
+    ("nothing held out", job, put("spec.dataset.validationPercent", 0), ("validationPercent", "greater than or equal")),
+    ("too much held out", job, put("spec.dataset.validationPercent", 90), ("validationPercent", "less than or equal")),
+    ("two methods", job, put("spec.method.full", {}), ("spec.method", "exactly one of `full: {}` and `lora: {…}`")),
+    ("no method", job, put("spec.method", {}), ("spec.method", "exactly one of")),
+    ("a token for a claim", job, put("spec.baseModel.secretRef", {"name": "hub"}), ("secretRef", "remove it")),
+    ("a revision for a claim", job, put("spec.baseModel.revision", "main"), ("revision", "remove it")),
+    ("rank 0", job, put("spec.method.lora.rank", 0), ("spec.method.lora.rank", "greater than or equal to 1")),
+    ("dropout 1", job, put("spec.method.lora.dropout", 1), ("spec.method.lora.dropout", "less than 1")),
+    ("no target module", job, put("spec.method.lora.targetModules", []), ("targetModules", "at least 1 items")),
+    (
+        "a target module twice",
+        job,
+        put("spec.method.lora.targetModules", ["q_proj", "q_proj"]),
+        ("targetModules", "Duplicate value"),
+    ),
+    ("epochs and steps", job, put("spec.hyperparameters.maxSteps", 9), ("hyperparameters", "epochs or maxSteps")),
+    ("learning rate 0", job, put("spec.hyperparameters.learningRate", 0), ("learningRate", "greater than 0")),
+    ("a learning rate in words", job, put("spec.hyperparameters.learningRate", "1e-4"), ("learningRate", "number")),
+    ("an unknown schedule", job, put("spec.hyperparameters.scheduler", "cosine"), ("scheduler", '"Cosine"')),
+    ("precision of another age", job, put("spec.hyperparameters.precision", "FP64"), ("precision", '"BF16", "FP32"')),
+    ("ZeRO-4", job, put("spec.distributed.deepspeed.zeroStage", 4), ("zeroStage", '"0", "1", "2", "3"')),
+    ("two nodes that do not share", job, drop("spec.distributed"), ("spec", "deepspeed: {zeroStage: 0..3}")),
+    (
+        "eight GPUs in one process",
+        job,
+        both(
+            drop("spec.distributed"),
+            put("spec.numNodes", 1),
+            put("spec.resourcesPerNode", {"nvidia.com/gpu": 8}),
+        ),
+        ("several GPUs per node", "deepspeed"),
+    ),
+    ("no node", job, put("spec.numNodes", 0), ("spec.numNodes", "greater than or equal to 1")),
+    ("a quantity in words", job, put("spec.resourcesPerNode.memory", "much"), ("resourcesPerNode.memory", "Ki|Mi|Gi")),
+    ("checkpoints never", job, put("spec.checkpoint.everySteps", 0), ("checkpoint.everySteps", "greater than")),
+    (
+        "a gate with two bounds",
+        job,
+        put("spec.evaluation.gates", [{"metric": "Loss", "min": 1, "max": 2}]),
+        ("gates[0]", "exactly one of min and max"),
+    ),
+    (
+        "a gate without a bound",
+        job,
+        put("spec.evaluation.gates", [{"metric": "Loss"}]),
+        ("gates[0]", "exactly one of min and max"),
+    ),
+    (
+        "two gates on one metric",
+        job,
+        put("spec.evaluation.gates", [{"metric": "Loss", "max": 1}, {"metric": "Loss", "max": 2}]),
+        ("gates[1]", "Duplicate value"),
+    ),
+    ("an unknown metric", job, put("spec.evaluation.gates", [{"metric": "Bleu", "min": 1}]), ("metric", '"RougeL"')),
+    (
+        "an adapter of a full training",
+        job,
+        both(put("spec.method", {"full": {}}), put("spec.export", {"merge": False})),
+        ("export.merge: false", "use lora"),
+    ),
+    ("a shard size without unit", job, put("spec.export", {"maxShardSize": "5"}), ("export.maxShardSize", "MB|GB")),
+    ("an output on the hub", job, put("spec.output.uri", "hf://org/name"), ("spec.output.uri", "pvc://")),
+    ("a model name with capitals", job, put("spec.output.modelName", "Guide"), ("spec.output.modelName", "a-z")),
+    ("a job name of 41 letters", job, put("metadata.name", "g" * 41), ("metadata.name", "at most 40 characters")),
+    ("a field that does not exist", job, put("spec.learningRate", 1), ('unknown field "spec.learningRate"',)),
+    ("a version under another name", version, put("metadata.name", "guide"), ("metadata.name", "spec.modelName + '-'")),
+    ("a digest that is none", version, put("spec.artifact.digest", "v1"), ("spec.artifact.digest", "sha256:")),
+    ("an unknown layout", version, put("spec.artifact.format", "GGUF"), ("artifact.format", '"Safetensors"')),
+    (
+        "an approval of something else",
+        version,
+        put("spec.approval", {"decision": "Approved", "approvedBy": "o", "digest": OTHER_DIGEST}),
+        ("approval.digest must be spec.artifact.digest",),
+    ),
+    (
+        "an undecided approval",
+        version,
+        put("spec.approval", {"decision": "Maybe", "approvedBy": "o", "digest": DIGEST}),
+        ("approval.decision", '"Approved", "Rejected"'),
+    ),
+    ("a service without version", service, drop("spec.model.versionRef"), ("spec.model.versionRef", "Required value")),
+    ("a version that is no name", service, put("spec.model.versionRef.name", "Guide v1"), ("versionRef.name", "a-z")),
+    ("more memory than there is", service, put("spec.engine.gpuMemoryUtilization", 1.1), ("gpuMemoryUtilization",)),
+    (
+        "tensor parallel without GPUs",
+        service,
+        put("spec.engine.tensorParallelSize", 2),
+        ("tensorParallelSize must equal resources['nvidia.com/gpu']",),
+    ),
+    (
+        "a CPU cache on GPUs",
+        service,
+        both(put("spec.engine.cpuKVCacheGiB", 2), put("spec.resources", {"nvidia.com/gpu": 1})),
+        ("engine.cpuKVCacheGiB", "remove it"),
+    ),
+    ("minus one replica", service, put("spec.replicas", -1), ("spec.replicas", "greater than or equal to 0")),
+    ("an unknown dtype", service, put("spec.engine.dtype", "int8"), ("engine.dtype", '"BFloat16"')),
+]
+
+IMMUTABLE: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
+    (
+        "another dataset",
+        job,
+        put("spec.dataset.uri", "pvc://data/other.jsonl"),
+        ("dataset is immutable", "commit a FineTuneJob with a new name"),
+    ),
+    ("a field taken away", job, drop("spec.distributed"), ("immutable", "new name")),
+    ("a field added", job, put("spec.scheduling", {"priorityClassName": "high"}), ("scheduling is immutable",)),
+    (
+        "another artifact",
+        version,
+        put("spec.artifact.digest", OTHER_DIGEST),
+        ("artifact is immutable", "register a ModelVersion with a new version"),
+    ),
+]
+
+MUTABLE: list[tuple[str, Callable[[], Object], Change]] = [
+    ("suspend a job", job, put("spec.suspend", True)),
+    ("set a deadline", job, put("spec.activeDeadlineSeconds", 60)),
+    ("set a time to live", job, put("spec.ttlSecondsAfterFinished", 60)),
+    (
+        "approve a version",
+        version,
+        put("spec.approval", {"decision": "Approved", "approvedBy": "o", "digest": DIGEST}),
+    ),
+    ("move a service", service, put("spec.model.versionRef.name", "guide-v2")),
+    ("scale a service", service, put("spec.replicas", 3)),
+]
+
+
+@pytest.fixture(scope="module")
+def contract(apiserver: ControlPlane) -> ControlPlane:
+    """An apiserver that serves our three kinds."""
+    for path in sorted((ROOT / "crds").glob("*.yaml")):
+        crd = yaml.safe_load(path.read_text())
+        name = crd["metadata"]["name"]
+        apiserver.kubectl("apply", "--server-side", "-f", str(path))
+        apiserver.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+        served = f"{GROUP}/{crd['spec']['names']['plural']}"
+        wait_for(f"{name} served", lambda served=served: apiserver.exists(served), 30)
+    return apiserver
+
+
+def create(plane: ControlPlane, document: Object, *, dry_run: bool = True) -> Object:
+    query = "?fieldValidation=Strict" + ("&dryRun=All" if dry_run else "")
+    return plane.api.create(f"{GROUP}/{PLURAL[document['kind']]}{query}", document)
+
+
+def path_of(document: Object) -> str:
+    return f"{GROUP}/{PLURAL[document['kind']]}/{document['metadata']['name']}"
+
+
+def replace(plane: ControlPlane, document: Object) -> Object:
+    return plane.api.request("PUT", f"{path_of(document)}?fieldValidation=Strict&dryRun=All", document)
+
+
+@contextlib.contextmanager
+def stored(plane: ControlPlane, document: Object) -> Iterator[Object]:
+    """The document as the apiserver stores it, removed at the end."""
+    yield create(plane, document, dry_run=False)
+    plane.api.delete(path_of(document))
+
+
+@pytest.mark.parametrize(("make", "change", "words"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
+def test_the_apiserver_refuses(contract: ControlPlane, make: Any, change: Change, words: tuple[str, ...]) -> None:
+    document = make()
+    change(document)
+    with pytest.raises(ApiError) as refusal:
+        create(contract, document)
+    missing = [word for word in words if word not in str(refusal.value)]
+    assert not missing, f"{missing} not in: {refusal.value}"
+
+
+@pytest.mark.parametrize("make", [job, version, service])
+def test_the_apiserver_accepts_and_fills_in_defaults(contract: ControlPlane, make: Any) -> None:
+    stored = create(contract, make())
+    assert stored["status"] == {"observedGeneration": -1}
+
+
+def test_defaults_of_a_minimal_job(contract: ControlPlane) -> None:
+    document = job()
+    document["spec"] = {key: document["spec"][key] for key in ("baseModel", "dataset", "output")}
+    document["spec"]["method"] = {"lora": {}}
+    spec = create(contract, document)["spec"]
+    assert spec["method"]["lora"] == {"rank": 16, "alpha": 32, "dropout": 0.0}
+    assert spec["hyperparameters"]["learningRate"] == 0.0002
+    assert (spec["numNodes"], spec["suspend"], spec["restartPolicy"]) == (1, False, {"maxRestarts": 3})
+
+
+@pytest.mark.parametrize(("make", "change", "words"), [w[1:] for w in IMMUTABLE], ids=[w[0] for w in IMMUTABLE])
+def test_a_run_and_a_record_never_change(
+    contract: ControlPlane, make: Any, change: Change, words: tuple[str, ...]
+) -> None:
+    with stored(contract, make()) as document:
+        change(document)
+        with pytest.raises(ApiError) as refusal:
+            replace(contract, document)
+        assert [word for word in words if word not in str(refusal.value)] == []
+
+
+@pytest.mark.parametrize(("make", "change"), [m[1:] for m in MUTABLE], ids=[m[0] for m in MUTABLE])
+def test_what_may_change(contract: ControlPlane, make: Any, change: Change) -> None:
+    with stored(contract, make()) as document:
+        change(document)
+        assert replace(contract, document)["spec"] == document["spec"]
