@@ -1,0 +1,113 @@
+# Every task of the project. `make help` lists them; CI calls nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+SOURCES := crds operator trainer_image server_image e2e tests examples
+export PYTHONPATH := $(CURDIR)/crds:$(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)
+
+##@ Start here
+
+.PHONY: help
+help: ## List every task.
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+	  /^[a-zA-Z0-9_-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup ## From three YAML objects to an answer, on a real throw-away cluster.
+	@$(RUN) e2e.demo run
+
+.PHONY: demo-down
+demo-down: setup ## Remove what `make demo` started (the cache of built things stays).
+	@$(RUN) e2e.demo down
+
+.PHONY: test
+test: lint test-unit test-integration test-images test-e2e ## Every check and every test.
+
+##@ Checks
+
+.PHONY: lint
+lint: setup verify ## Style, types and import layers.
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: verify
+verify: setup ## Fail when CRDs, chart or reference differ from the models.
+	$(RUN) tunewright_api.generate --check
+
+.PHONY: test-unit
+test-unit: setup ## Pure code: no cluster, no model.
+	$(BIN)/pytest tests/unit
+
+.PHONY: test-integration
+test-integration: setup tools ## The operator and the chart against a real apiserver.
+	$(BIN)/pytest tests/integration tests/chart -m "not node"
+
+.PHONY: test-images
+test-images: setup model ## Trainer and server: the real code on a real small model.
+	$(BIN)/pytest tests/trainer tests/server --timeout 600
+
+.PHONY: test-e2e
+test-e2e: setup tools images ## Everything on the real node: containers, training, serving.
+	$(BIN)/pytest tests/integration e2e/scenarios -m node --timeout 1500
+
+##@ Parts
+
+.PHONY: setup
+setup: $(VENV)/.ready ## Create the virtual environment.
+
+$(VENV)/.ready: requirements/bootstrap.txt requirements/dev.txt
+	@echo "Creating $(VENV) (about 5 GB of packages)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Tunewright needs Python 3.11 or newer: set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) \
+	  || { echo "python3 cannot create virtual environments: run apt-get install python3-venv"; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@touch $@
+
+.PHONY: tools
+tools: setup ## Build Kubernetes, CoreDNS, Helm and kwok into the cache.
+	@$(RUN) e2e.cluster build
+
+.PHONY: images
+images: setup ## Build the three container images into the cache.
+	@$(RUN) e2e.images build all
+
+.PHONY: model
+model: setup ## Put the small base model into the cache.
+	@$(RUN) e2e.images model
+
+.PHONY: cluster-up
+cluster-up: setup ## Start the throw-away cluster alone.
+	@$(RUN) e2e.cluster up
+
+.PHONY: cluster-down
+cluster-down: setup ## Stop the throw-away cluster.
+	@$(RUN) e2e.cluster down
+
+##@ Upkeep
+
+.PHONY: format
+format: setup ## Format and fix what can be fixed.
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+.PHONY: generate
+generate: setup ## Write CRDs, chart copies and reference pages from the models.
+	$(RUN) tunewright_api.generate
+
+.PHONY: lock
+lock: setup ## Pin every dependency anew.
+	$(RUN) e2e.images lock
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches of this checkout.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
