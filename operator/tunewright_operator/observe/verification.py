@@ -1,0 +1,46 @@
+"""The verification of a ModelVersion, as its children show it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from tunewright_operator.observe.pod_problem import Problem, worst_problem
+
+Manifest = dict[str, Any]
+
+
+class JobState(StrEnum):
+    """Where a batch Job is."""
+
+    ABSENT = "Absent"
+    RUNNING = "Running"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What is known about the artifact besides the object's own status."""
+
+    claim_exists: bool
+    job: JobState
+    problem: Problem | None = None
+    job_message: str = ""
+    refused: str = ""  # why the apiserver did not take the Job
+
+
+def observe_verification(jobs: Iterable[Manifest], pods: Iterable[Manifest], *, claim_exists: bool) -> Verification:
+    """Sort the raw children."""
+    problem = worst_problem(pod for pod in pods if not pod["metadata"].get("deletionTimestamp"))
+    alive = [job for job in jobs if not job["metadata"].get("deletionTimestamp")]
+    if not alive:
+        return Verification(claim_exists, JobState.ABSENT, problem)
+    for condition in alive[0].get("status", {}).get("conditions") or ():
+        if condition["status"] != "True":
+            continue
+        if condition["type"] in ("Complete", "SuccessCriteriaMet"):
+            return Verification(claim_exists, JobState.COMPLETE)
+        if condition["type"] in ("Failed", "FailureTarget"):
+            return Verification(claim_exists, JobState.FAILED, problem, condition.get("message") or "")
+    return Verification(claim_exists, JobState.RUNNING, problem)

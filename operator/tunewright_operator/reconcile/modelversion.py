@@ -1,0 +1,76 @@
+"""ModelVersion: verify the artifact once, and report the decision.
+
+The decision itself is a person's: the operator reads `spec.approval` and has no permission to write it.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from tunewright_api.modelversion import ModelVersionSpec, ModelVersionStatus
+from tunewright_api.uris import parse_pvc
+from tunewright_operator.kube.protocol import Kube, Manifest
+from tunewright_operator.manifests.images import Images
+from tunewright_operator.manifests.verify import build_verify_config, build_verify_job
+from tunewright_operator.observe.verification import JobState, Verification, observe_verification
+from tunewright_operator.plan import Step, plan
+from tunewright_operator.reconcile.execute import execute
+from tunewright_operator.reconcile.lookup import claim_exists
+from tunewright_operator.reconcile.result import Children, Result
+from tunewright_operator.reconcile.transitions import transition_events
+from tunewright_operator.status.modelversion import Version, compute_invalid_status, compute_status
+from tunewright_operator.status.parsing import explain
+
+# Nothing wakes us when a claim appears or a quota is raised.
+POLL_SECONDS = 10.0
+# The Job goes once the status that carries its result is stored, which the next reconcile sees.
+CLEANUP_SECONDS = 1.0
+
+
+async def reconcile(kube: Kube, config: Images, obj: Manifest, children: Children, now: datetime) -> Result:
+    """Move one step: create the verification, read its result, or remove it once its result is in status."""
+    metadata = obj["metadata"]
+    previous = ModelVersionStatus.model_validate(obj.get("status") or {})
+    try:
+        spec = ModelVersionSpec.model_validate(obj["spec"])
+    except ValidationError as error:
+        status = compute_invalid_status(metadata["generation"], previous, explain(error), now)
+        return Result(status.to_dict(), transition_events(previous.conditions, status.conditions))
+    version = Version(metadata["namespace"], metadata["name"], metadata["generation"], spec, previous)
+
+    seen = await _observe(kube, version, children)
+    refused = await execute(kube, plan_verification(config, obj, version, seen, children))
+    seen = replace(seen, refused=refused.message if refused else "")
+    status = compute_status(version, seen, now)
+    return Result(
+        status.to_dict(),
+        transition_events(previous.conditions, status.conditions),
+        _requeue_after(seen, status, children),
+    )
+
+
+def _requeue_after(seen: Verification, status: ModelVersionStatus, children: Children) -> float | None:
+    if status.verified_digest and children.jobs:
+        return CLEANUP_SECONDS
+    return POLL_SECONDS if seen.refused or not seen.claim_exists else None
+
+
+async def _observe(kube: Kube, version: Version, children: Children) -> Verification:
+    claim = version.verified or await claim_exists(kube, version.namespace, parse_pvc(version.spec.artifact.uri).claim)
+    return observe_verification(children.jobs, children.pods, claim_exists=claim)
+
+
+def plan_verification(config: Images, obj: Manifest, version: Version, seen: Verification, children: Children) -> Step:
+    """Configuration and Job while there is no verdict; neither once the verdict is in status.
+
+    A Job is never applied again: its template is immutable, and a failed one stays as the record of its failure until
+    somebody deletes it to verify again.
+    """
+    existing = (*children.config_maps, *children.jobs)
+    if version.verified:
+        return plan((), existing, prune=existing)
+    if seen.job is not JobState.ABSENT or not seen.claim_exists:
+        return Step()
+    desired = (build_verify_config(obj, version.spec), build_verify_job(obj, version.spec, config))
+    return plan(desired, existing)
