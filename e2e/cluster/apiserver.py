@@ -69,18 +69,18 @@ class ControlPlane:
 
     def start(self) -> None:
         """Start etcd and the apiserver, and return when the API is ready."""
-        self.start_etcd()
-        self.start_apiserver()
+        self.launch()
+        self.wait_ready()
 
-    def start_etcd(self) -> None:
-        """Start etcd; the apiserver waits for it by itself."""
+    def launch(self) -> None:
+        """Start etcd and the apiserver, which waits for etcd by itself."""
         self.supervisor.start(controlplane.etcd(self.directory, self.endpoint))
-
-    def start_apiserver(self) -> None:
-        """Start the apiserver and wait for /readyz."""
         policy = self.directory / "audit-policy.json"
         policy.write_text(json.dumps(controlplane.audit_policy()))
         self.supervisor.start(controlplane.kube_apiserver(self.directory, self.endpoint, self._credentials))
+
+    def wait_ready(self) -> None:
+        """Wait for /readyz."""
         self.wait("kube-apiserver", self.api.ready, needs=("etcd", "kube-apiserver"))
 
     def start_controllers(self, recycler: Path | None = None) -> None:

@@ -73,7 +73,7 @@ TARGETS = (
 )
 APISERVER_TIER = ("kube-apiserver",)
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
-NODE_TIER = (*APISERVER_TIER, *CONTROLLERS, "kubelet", "kube-proxy", "pause", "probe", "coredns")
+NODE_TIER = (*APISERVER_TIER, *CONTROLLERS, "kubelet", "kube-proxy", "pause", "probe", "coredns", "helm")
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ class Built:
 def wanted(have_kubectl: bool) -> list[str]:
     """Every program that a machine needs: kubectl only where it has none."""
     return [target.name for target in TARGETS if target.name != "kubectl" or not have_kubectl]
+
+
+def node_tier() -> list[str]:
+    """The programs of the node tier: helm among them, because whoever starts a node installs a chart on it."""
+    return [*NODE_TIER, *([] if shutil.which("kubectl") else ["kubectl"])]
 
 
 def module_key(module: Module, sources: Path = SOURCES) -> str:

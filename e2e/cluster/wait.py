@@ -21,7 +21,7 @@ def wait_for(
 ) -> T:
     """Poll `check` until it returns something true, and return that.
 
-    After `timeout` seconds raise ClusterError naming `what`, with `hint()` (the tail of a log, for instance) at its end.
+    After `timeout` seconds raise ClusterError naming `what`, ending with `hint()` (say, the tail of a log).
     A ClusterError from `check` itself ends the wait at once.
     """
     deadline = time.monotonic() + timeout

@@ -1,0 +1,104 @@
+"""Images: building one from a single static program, and loading archives into the cluster's containerd."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from e2e.cluster.errors import ClusterError
+
+NAMESPACE = "k8s.io"
+
+
+def ctr_command(socket: Path, *arguments: str) -> list[str]:
+    """A command of containerd's own client, in the namespace where the kubelet looks."""
+    return ["ctr", f"--address={socket}", f"--namespace={NAMESPACE}", *arguments]
+
+
+def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
+    """An archive of files (content, mode), the same bytes every time."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, (content, mode) in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), mode
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def scratch_image(name: str, program: Path) -> bytes:
+    """A docker-archive with nothing but one static program, which it runs as a user without rights."""
+    layer = _tar({program.name: (program.read_bytes(), 0o755)})
+    config: dict[str, Any] = {
+        "architecture": _architecture(),
+        "os": "linux",
+        "config": {"Entrypoint": [f"/{program.name}"], "User": "65532:65532"},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    parts = {"config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
+    return _tar({"layer.tar": (layer, 0o644), **{key: (value, 0o644) for key, value in parts.items()}})
+
+
+def _architecture() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def digest(archive: bytes) -> str:
+    """The SHA-256 of an archive."""
+    return hashlib.sha256(archive).hexdigest()
+
+
+def answers(socket: Path) -> bool:
+    """Whether containerd serves requests."""
+    if not socket.exists():
+        return False
+    command = ctr_command(socket, "--timeout=5s", "images", "list", "--quiet")
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def list_images(socket: Path) -> list[str]:
+    """The names of the images in the cluster, without containerd's own second names for them."""
+    output = _ctr(socket, "images", "list", "--quiet").decode()
+    return sorted(name for name in output.split() if not name.startswith("sha256:") and "@sha256:" not in name)
+
+
+def load_bytes(socket: Path, archive: bytes) -> None:
+    """Load an archive from memory."""
+    _ctr(socket, "images", "import", "-", stdin=archive)
+
+
+def load_file(socket: Path, archive: str) -> str:
+    """Load a docker-archive or OCI archive, `-` for standard input; return what was loaded, as containerd says it."""
+    if archive != "-" and not Path(archive).is_file():
+        raise ClusterError(f"{archive} is not a file: give an image archive, or - for standard input.")
+    command = ctr_command(socket, "images", "import", archive)
+    source = sys.stdin if archive == "-" else subprocess.DEVNULL
+    done = subprocess.run(command, stdin=source, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ClusterError(f"containerd refused {archive}; it must be a docker-archive or OCI archive: {done.stderr}")
+    return done.stdout.strip()
+
+
+def _ctr(socket: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+    command = ctr_command(socket, *arguments)
+    done = subprocess.run(command, input=stdin, capture_output=True, check=False)
+    if done.returncode:
+        raise ClusterError(f"`{' '.join(command)}` failed: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
+
+
+def remove_containers(socket: Path) -> None:
+    """Kill and forget every container; images stay."""
+    for kind in ("tasks", "containers"):
+        names = _ctr(socket, kind, "list", "--quiet").decode().split()
+        force = ("--force",) if kind == "tasks" else ()
+        if names:
+            _ctr(socket, kind, "delete", *force, *names)

@@ -1,0 +1,238 @@
+"""The node tier on this machine: a control plane, one node, and everything it takes to remove them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.cluster import build, cgroups, cleanup, images, network, node, packages, storage
+from e2e.cluster.apiserver import ControlPlane, free_ports
+from e2e.cluster.controlplane import Endpoint
+from e2e.cluster.errors import ClusterError
+from e2e.cluster.paths import Layout, cache_root
+from e2e.cluster.process import Service, Supervisor
+from e2e.cluster.wait import wait_for
+
+API_PORT = 6443
+Step = Callable[[str], AbstractContextManager[Callable[[str], None]]]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A row of `status`."""
+
+    name: str
+    pid: int | None
+    ready: bool
+    log: Path
+
+
+class LocalCluster:
+    """The one node-tier cluster of a cache directory; every method can be repeated."""
+
+    def __init__(self, layout: Layout | None = None) -> None:
+        self.layout = layout or Layout(cache_root())
+        self.supervisor = Supervisor(self.layout.run, detached=True)
+        self._surroundings = self.layout.run / "surroundings.json"
+        self._namespace = self.layout.run / "network-namespace"
+
+    @property
+    def plane(self) -> ControlPlane:
+        """The control plane, for its kubeconfigs, audit log and helpers; the cluster must be up."""
+        if not self.layout.kubeconfig.exists():
+            raise ClusterError("The cluster is not up: start it with `python -m e2e.cluster up`.")
+        return self._control_plane()
+
+    def _control_plane(self) -> ControlPlane:
+        endpoint = Endpoint(network.HOST_IP, API_PORT, *free_ports(2))
+        return ControlPlane(self.layout.run / "control-plane", self.supervisor, endpoint)
+
+    def up(self, step: Step) -> Path:
+        """Bring the cluster up, or what of it is missing; return the admin's kubeconfig."""
+        _require_root()
+        with step("Debian packages") as note:
+            packages.ensure_packages(packages.NODE_TIER, note)
+        with step("programs") as note:
+            build.ensure(build.node_tier(), note)
+        run = self.layout.run
+        run.mkdir(parents=True, exist_ok=True)
+        cleanup.remember_surroundings(self._surroundings)
+        with step("network"):
+            network.set_up(self._namespace)
+        plane = self._control_plane()
+        plane.launch()
+        with step("containerd"):
+            self._start_containerd()
+        with step("etcd and kube-apiserver"):
+            plane.wait_ready()
+        with step("controller-manager and scheduler"):
+            recycler = run / "recycler.json"
+            recycler.write_text(json.dumps(storage.recycler_pod()))
+            plane.start_controllers(recycler)
+        with step("volumes"):
+            storage.prepare_folders(self.layout.volumes)
+            storage.apply_objects(plane.api, self.layout.volumes)
+        with step("kubelet"):
+            self._start_kubelet(plane)
+        with step("Services and DNS"):
+            self._start_services(plane)
+        with step("node"):
+            plane.wait("kubelet", lambda: plane.node_ready(node.NODE_NAME))
+        if not self.layout.kubeconfig.exists():
+            self.layout.kubeconfig.symlink_to(plane.kubeconfig)
+        return self.layout.kubeconfig
+
+    def _start_inside(self, service: Service) -> None:
+        self.supervisor.start(Service(service.name, network.inside(self._namespace, service.argv), service.env))
+
+    def _start_containerd(self) -> None:
+        run, socket = self.layout.run, self.layout.containerd_socket
+        (run / "cni").mkdir(exist_ok=True)
+        (run / "cni" / "10-tunewright.conflist").write_text(json.dumps(network.cni_config(run / "ipam")))
+        config = run / "containerd.toml"
+        config.write_text(node.containerd_config(run, self.layout.images))
+        self._start_inside(node.containerd(config))
+        self._wait("containerd", lambda: images.answers(socket))
+        present = images.list_images(socket)
+        for name, program in ((node.PAUSE_IMAGE, "pause"), (node.PROBE_IMAGE, "probe")):
+            # The images outlive `down`, so an older program may be there under the same name.
+            archive = images.scratch_image(name, build.binary(program))
+            marker = self.layout.images / f"{program}.sha256"
+            digest = images.digest(archive)
+            if name not in present or not marker.exists() or marker.read_text() != digest:
+                images.load_bytes(socket, archive)
+                marker.write_text(digest)
+
+    def _start_kubelet(self, plane: ControlPlane) -> None:
+        run = self.layout.run
+        cgroups.create(node.CGROUP)
+        (run / "resolv.conf").touch()
+        serving = plane.server_certificate("kubelet", [f"IP:{network.NODE_IP}", f"DNS:{node.NODE_NAME}"])
+        config = run / "kubelet.json"
+        config.write_text(json.dumps(node.kubelet_config(run, plane.ca, serving)))
+        self._start_inside(node.kubelet(run, config, plane.component_kubeconfig("kubelet")))
+        self._wait("kubelet", lambda: _answers(f"http://{network.NODE_IP}:10248/healthz"))
+
+    def _start_services(self, plane: ControlPlane) -> None:
+        run = self.layout.run
+        config = run / "kube-proxy.json"
+        config.write_text(
+            json.dumps(network.kube_proxy_config(plane.component_kubeconfig("kube-proxy"), node.NODE_NAME))
+        )
+        self._start_inside(node.kube_proxy(config))
+        for path, manifest in network.dns_objects():
+            plane.api.apply(path, manifest)
+        (run / "Corefile").write_text(network.corefile(plane.component_kubeconfig("coredns")))
+        self._start_inside(node.coredns(run / "Corefile"))
+        for name, check in self._checks().items():
+            if name in ("kube-proxy", "coredns"):
+                self._wait(name, check)
+
+    def _wait(self, name: str, check: Callable[[], bool]) -> None:
+        def guarded() -> bool:
+            self.supervisor.require(name)
+            return check()
+
+        wait_for(f"{name} ready", guarded, 60, hint=lambda: self.supervisor.tail(name))
+
+    def _checks(self) -> dict[str, Callable[[], bool]]:
+        """How to ask each component whether it is ready, in the order of `up`."""
+
+        def alive(name: str) -> Callable[[], bool]:
+            return lambda: self.supervisor.pid(name) is not None
+
+        address = network.NODE_IP
+        return {
+            "etcd": alive("etcd"),
+            "kube-apiserver": self._api_ready,
+            "containerd": lambda: images.answers(self.layout.containerd_socket),
+            "kube-controller-manager": alive("kube-controller-manager"),
+            "kube-scheduler": alive("kube-scheduler"),
+            "kubelet": lambda: self.plane.node_ready(node.NODE_NAME),
+            "kube-proxy": lambda: _answers(f"http://{address}:10256/healthz"),
+            "coredns": lambda: _answers(f"http://{address}:8181/ready"),
+        }
+
+    def _api_ready(self) -> bool:
+        return self.plane.api.ready()
+
+    def status(self) -> Iterator[Component]:
+        """Every component with its pid and whether it is ready."""
+        for name, check in self._checks().items():
+            pid = self.supervisor.pid(name)
+            try:
+                ready = pid is not None and check()
+            except (ClusterError, OSError):
+                ready = False
+            yield Component(name, pid, ready, self.supervisor.log(name))
+
+    def load_image(self, archive: str) -> str:
+        """Load an image archive into the cluster's containerd."""
+        if self.supervisor.pid("containerd") is None:
+            raise ClusterError("The cluster is not up: start it with `python -m e2e.cluster up`.")
+        return images.load_file(self.layout.containerd_socket, archive)
+
+    def image_names(self) -> list[str]:
+        """The images that are loaded."""
+        return images.list_images(self.layout.containerd_socket)
+
+    def down(self, step: Step) -> None:
+        """Remove the cluster: processes, pods, network, mounts, files. Loaded images stay in the cache."""
+        _require_root()
+        run = self.layout.run
+        with step("kubelet, kube-proxy and DNS"):
+            for name in ("coredns", "kube-proxy", "kubelet"):
+                self.supervisor.stop(name)
+        with step("pods and containerd"):
+            if self.supervisor.pid("containerd"):
+                images.remove_containers(self.layout.containerd_socket)
+            self.supervisor.stop("containerd")
+            cleanup.kill_shims(self.layout.containerd_socket)
+            cgroups.remove(node.CGROUP)
+        with step("control plane"):
+            self.supervisor.stop_all(grace=3)
+        with step("network, mounts and files"):
+            network.tear_down(self._namespace)
+            cleanup.unmount_below(run)
+            cleanup.restore_surroundings(self._surroundings, run)
+            _keep_logs(run / "logs", self.layout.last_logs)
+            if run.exists():
+                shutil.rmtree(run)
+
+    def forget_images(self) -> None:
+        """Remove every loaded image; only while the cluster is down."""
+        if self.supervisor.pid("containerd"):
+            raise ClusterError("The cluster is up: run `python -m e2e.cluster down` first.")
+        cleanup.unmount_below(self.layout.images)
+        shutil.rmtree(self.layout.images, ignore_errors=True)
+
+
+def _keep_logs(source: Path, target: Path) -> None:
+    if source.exists():
+        shutil.rmtree(target, ignore_errors=True)
+        source.rename(target)
+
+
+def _answers(url: str) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _require_root() -> None:
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        raise ClusterError(
+            "The local cluster needs root on Linux. Elsewhere use CLUSTER=kind, or CLUSTER=kubeconfig with KUBECONFIG "
+            "set to the kubeconfig of a cluster that you have."
+        )
