@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -178,7 +179,8 @@ class ControlPlane:
         """Run kubectl as the admin, or as another kubeconfig's owner; return its output, raise on failure."""
         build.ensure(() if shutil.which("kubectl") else ("kubectl",))
         command = [build.kubectl(), f"--kubeconfig={kubeconfig or self.kubeconfig}", *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        env = {**os.environ, "KUBECACHEDIR": str(self.directory / "kubectl-cache")}
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, env=env)
         if done.returncode:
             raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 from e2e.cluster.wait import wait_for
@@ -45,8 +46,8 @@ def processes(name: str) -> set[int]:
     return found
 
 
-def remove(name: str) -> None:
-    """Kill every process in our groups and remove the groups."""
+def kill(name: str) -> None:
+    """Kill every process in our groups, and wait until they are gone."""
 
     def empty() -> bool:
         for pid in (left := processes(name)):
@@ -55,9 +56,13 @@ def remove(name: str) -> None:
         return not left
 
     wait_for(f"end of every process in the cgroup {name}", empty, 20)
+
+
+def remove(name: str) -> None:
+    """Remove our groups, in which nothing runs any more."""
     for group in groups(name):
         if group.exists():
-            wait_for(f"removal of {group}", lambda g=group: _remove_tree(g), 10)  # type: ignore[misc]
+            wait_for(f"removal of {group}", partial(_remove_tree, group), 10)
 
 
 def _remove_tree(group: Path) -> bool:

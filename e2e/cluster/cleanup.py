@@ -21,6 +21,7 @@ KERNEL_SETTINGS = (
     "kernel/keys/root_maxbytes",
 )
 # Folders that containerd and the kubelet make outside the run directory in any case, the deepest first.
+CNI_RESULTS = Path("/var/lib/cni/results")
 SHARED_FOLDERS = (
     "/run/containerd/s",
     "/run/containerd/fifo",
@@ -28,6 +29,7 @@ SHARED_FOLDERS = (
     "/var/log/containers",
     "/var/lib/cni/results",
     "/var/lib/cni",
+    "/var/lib/kubelet/device-plugins",
     "/var/lib/kubelet",
 )
 
@@ -52,12 +54,19 @@ def restore_surroundings(file: Path, run: Path) -> None:
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and str(link.readlink()).startswith(str(run)):
             link.unlink()
-    for result in Path("/var/lib/cni/results").glob("tunewright-*"):
+    for result in our_cni_results(CNI_RESULTS):
         result.unlink()
     for name in SHARED_FOLDERS:
         if name not in remembered["folders"]:
+            (Path(name) / "kubelet.sock").unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 Path(name).rmdir()
+
+
+def our_cni_results(directory: Path) -> list[Path]:
+    """What the CNI library remembers of our pods: the entries of our network, and of the loopback of the same pods."""
+    pods = [path.name.removeprefix("tunewright-").removesuffix("-eth0") for path in directory.glob("tunewright-*")]
+    return [path for pod in pods for path in directory.glob(f"*-{pod}-*")]
 
 
 def _setting(name: str) -> Path:

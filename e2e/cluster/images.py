@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.wait import wait_for
 
 NAMESPACE = "k8s.io"
 
@@ -97,8 +98,19 @@ def _ctr(socket: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
 
 def remove_containers(socket: Path) -> None:
     """Kill and forget every container; images stay."""
-    for kind in ("tasks", "containers"):
-        names = _ctr(socket, kind, "list", "--quiet").decode().split()
-        force = ("--force",) if kind == "tasks" else ()
-        if names:
-            _ctr(socket, kind, "delete", *force, *names)
+
+    def no_tasks() -> bool:
+        tasks = _names(socket, "tasks")
+        for task in tasks:
+            # A pod's containers share one shim, which ends with the last of them: a failure here means little.
+            command = ctr_command(socket, "tasks", "delete", "--force", task)
+            subprocess.run(command, capture_output=True, check=False)
+        return not tasks
+
+    wait_for("end of every container", no_tasks, 30)
+    if containers := _names(socket, "containers"):
+        _ctr(socket, "containers", "delete", *containers)
+
+
+def _names(socket: Path, kind: str) -> list[str]:
+    return _ctr(socket, kind, "list", "--quiet").decode().split()

@@ -192,6 +192,7 @@ class LocalCluster:
             for name in ("coredns", "kube-proxy", "kubelet"):
                 self.supervisor.stop(name)
         with step("pods and containerd"):
+            cgroups.kill(node.CGROUP)
             if self.supervisor.pid("containerd"):
                 images.remove_containers(self.layout.containerd_socket)
             self.supervisor.stop("containerd")
@@ -204,8 +205,9 @@ class LocalCluster:
             cleanup.unmount_below(run)
             cleanup.restore_surroundings(self._surroundings, run)
             _keep_logs(run / "logs", self.layout.last_logs)
-            if run.exists():
-                shutil.rmtree(run)
+            if cleanup.mounts_below(run, Path("/proc/self/mounts").read_text()):
+                raise ClusterError(f"Something is still mounted below {run}: unmount it and run this again.")
+            shutil.rmtree(run, ignore_errors=not run.exists())
 
     def forget_images(self) -> None:
         """Remove every loaded image; only while the cluster is down."""
