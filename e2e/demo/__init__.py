@@ -1,0 +1,1 @@
+"""`make demo`: the quickstart on a real cluster, told step by step."""
