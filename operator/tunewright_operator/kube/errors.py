@@ -1,5 +1,7 @@
 """What can go wrong at the apiserver, as types."""
 
+# ruff: noqa: N818 - named like the answers of the apiserver
+
 
 class KubeError(Exception):
     """An answer of the apiserver that is no success; `message` is its own sentence."""

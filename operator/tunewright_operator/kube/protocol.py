@@ -14,6 +14,9 @@ class Kube(Protocol):
     async def apply(self, manifest: Manifest) -> Manifest:
         """Server-side apply with our field manager; returns the object as stored."""
 
+    async def patch(self, manifest: Manifest, body: Manifest) -> Manifest:
+        """Merge patch of an object whose other fields are immutable (suspend of a Job), guarded by its uid."""
+
     async def delete(self, manifest: Manifest) -> None:
         """Delete in the background with the manifest's uid as precondition; an absent object is no error."""
 

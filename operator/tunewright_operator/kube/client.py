@@ -1,0 +1,130 @@
+"""The Kube protocol over kubernetes.aio: plain dicts in, plain dicts out, errors as types.
+
+Everything is written by server-side apply with one field manager, so a write that was made twice is one write.
+"""
+
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient
+
+from tunewright_api.names import API_VERSION, FIELD_MANAGER
+from tunewright_operator.kube.connection import load_configuration
+from tunewright_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound, Transient
+from tunewright_operator.kube.resources import object_path, path_of
+
+Manifest = dict[str, Any]
+
+TIMEOUT_SECONDS = 30
+USER_AGENT = "tunewright-operator"
+
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+_JSON = "application/json"
+_OWNED = {"fieldManager": FIELD_MANAGER}
+_BY_STATUS: dict[int, type[KubeError]] = {
+    400: Invalid,
+    401: Transient,  # a token that has just been rotated
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    422: Invalid,
+    429: Transient,
+}
+
+
+class KubeClient:
+    """One connection pool to one apiserver."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+        api.user_agent = USER_AGENT
+
+    @classmethod
+    async def connect(cls) -> "KubeClient":
+        """A client for the cluster that `load_configuration` finds."""
+        return cls(ApiClient(await load_configuration()))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Manifest:
+        """Read one object; raises NotFound."""
+        return await self._request("GET", object_path(api_version, kind, namespace, name))
+
+    async def apply(self, manifest: Manifest) -> Manifest:
+        """Server-side apply; fields of ours that somebody else changed are taken back."""
+        return await self._request("PATCH", path_of(manifest), manifest, APPLY, _OWNED | {"force": "true"})
+
+    async def patch(self, manifest: Manifest, body: Manifest) -> Manifest:
+        """Merge patch of an object that must still be the one seen (same uid)."""
+        guarded = {**body, "metadata": {**body.get("metadata", {}), "uid": manifest["metadata"]["uid"]}}
+        return await self._request("PATCH", path_of(manifest), guarded, MERGE, _OWNED)
+
+    async def delete(self, manifest: Manifest) -> None:
+        """Delete in the background, only the very object seen; one that is gone or was replaced is no error."""
+        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid := manifest["metadata"].get("uid"):
+            options["preconditions"] = {"uid": uid}
+        try:
+            await self._request("DELETE", path_of(manifest), options)
+        except (NotFound, Conflict):
+            return
+
+    async def patch_status(self, manifest: Manifest, status: Manifest) -> Manifest:
+        """Apply the whole status; what is left out of it is removed."""
+        metadata = manifest["metadata"]
+        body = {
+            "apiVersion": manifest["apiVersion"],
+            "kind": manifest["kind"],
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+            "status": status,
+        }
+        return await self._request("PATCH", path_of(manifest, "status"), body, APPLY, _OWNED | {"force": "true"})
+
+    async def served_kinds(self) -> frozenset[str]:
+        """Kinds of our group that the apiserver knows; empty before the CRDs are installed."""
+        try:
+            answer = await self._request("GET", f"/apis/{API_VERSION}")
+        except NotFound:
+            return frozenset()
+        return frozenset(resource["kind"] for resource in answer["resources"])
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Manifest | None = None,
+        content_type: str = _JSON,
+        query: dict[str, str] | None = None,
+    ) -> Manifest:
+        headers = {"Accept": _JSON, "Content-Type": content_type}
+        try:
+            request = await self._api.param_serialize(
+                method,
+                f"{path}?{urlencode(query)}" if query else path,
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._api.call_api(*request, _request_timeout=aiohttp.ClientTimeout(TIMEOUT_SECONDS))
+            text = (await response.read()).decode()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Transient(f"{method} {path}: {error or type(error).__name__}") from error
+        if response.status >= 300:
+            raise to_error(response.status, text)
+        answer: Manifest = json.loads(text)
+        return answer
+
+
+def to_error(status: int, text: str) -> KubeError:
+    """The typed error of an answer that is no success."""
+    try:
+        message = str(json.loads(text).get("message") or text)
+    except (ValueError, AttributeError):
+        message = text
+    kind = _BY_STATUS.get(status, Transient if status >= 500 else KubeError)
+    return kind(message.strip()[:2048] or f"HTTP {status}", status)

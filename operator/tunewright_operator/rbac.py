@@ -1,0 +1,29 @@
+"""What the operator may do, and nothing else: the chart's Role is compared with this table, and this table with the
+verbs that the apiserver's audit log saw in the tests.
+
+Server-side apply of an object that does not exist yet needs `create` besides `patch`.
+"""
+
+from tunewright_api.names import GROUP
+
+# (API group, resource) -> verbs
+VERBS: dict[tuple[str, str], frozenset[str]] = {
+    # kopf watches, and patches the finalizer in; the status is applied to the subresource.
+    (GROUP, "finetunejobs"): frozenset({"list", "watch", "patch"}),
+    (GROUP, "finetunejobs/status"): frozenset({"patch"}),
+    (GROUP, "modelversions"): frozenset({"get", "list", "watch", "create", "patch"}),
+    (GROUP, "modelversions/status"): frozenset({"patch"}),
+    (GROUP, "inferenceservices"): frozenset({"list", "watch", "patch"}),
+    (GROUP, "inferenceservices/status"): frozenset({"patch"}),
+    # Children.
+    ("batch", "jobs"): frozenset({"list", "watch", "create", "patch", "delete"}),
+    ("apps", "deployments"): frozenset({"list", "watch", "create", "patch", "delete"}),
+    ("", "services"): frozenset({"list", "watch", "create", "patch", "delete"}),
+    ("", "configmaps"): frozenset({"list", "watch", "create", "patch", "delete"}),
+    ("networking.k8s.io", "networkpolicies"): frozenset({"list", "watch", "create", "patch", "delete"}),
+    ("", "pods"): frozenset({"list", "watch"}),
+    # Whether what a job refers to is there.
+    ("", "persistentvolumeclaims"): frozenset({"get"}),
+    ("", "secrets"): frozenset({"get"}),
+    ("", "events"): frozenset({"create"}),
+}
