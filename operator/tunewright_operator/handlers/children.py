@@ -1,0 +1,66 @@
+"""From the indexes to `Children`: only what really belongs to this very object."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tunewright_api.names import LABEL_KIND, LABEL_NAME
+from tunewright_operator.handlers.wakeups import Key
+from tunewright_operator.reconcile.result import Children
+
+Manifest = dict[str, Any]
+
+# Index of the children -> attribute of Children.
+INDEXES = {
+    "jobs": "jobs",
+    "pods": "pods",
+    "services": "services",
+    "configmaps": "config_maps",
+    "networkpolicies": "network_policies",
+    "deployments": "deployments",
+    "modelversions": "model_versions",
+}
+
+
+def owner_key(body: Mapping[str, Any]) -> Key | None:
+    """Key of the object that the owner labels name."""
+    labels = body["metadata"].get("labels") or {}
+    kind, name = labels.get(LABEL_KIND), labels.get(LABEL_NAME)
+    return (kind, body["metadata"]["namespace"], name) if kind and name else None
+
+
+def collect_children(uid: str, key: Key, indexes: Mapping[str, Mapping[Key, Iterable[Manifest]]]) -> Children:
+    """Children of the object with this uid.
+
+    Labels find them, owner references decide: the children of a deleted object of the same name are somebody else's.
+    ModelVersions have no owner, because they outlive their job.
+    """
+    found = {index: tuple(indexes[index].get(key, ())) for index in INDEXES}
+    mine = {
+        index: tuple(child for child in children if uid in _owner_uids(child))
+        for index, children in found.items()
+        if index not in {"pods", "modelversions"}
+    }
+    mine["pods"] = _pods_of(found["pods"], uid, mine["jobs"], mine["deployments"])
+    mine["modelversions"] = found["modelversions"]
+    return Children(**{attribute: mine[index] for index, attribute in INDEXES.items()})
+
+
+def _pods_of(
+    pods: Iterable[Manifest], uid: str, jobs: Iterable[Manifest], deployments: Iterable[Manifest]
+) -> tuple[Manifest, ...]:
+    """A pod belongs to one of the Jobs by uid, or to one of the Deployments by its ReplicaSet's name."""
+    owners = {uid} | {job["metadata"]["uid"] for job in jobs}
+    prefixes = tuple(f"{deployment['metadata']['name']}-" for deployment in deployments)
+    return tuple(
+        pod
+        for pod in pods
+        if owners & _owner_uids(pod)
+        or any(
+            reference["kind"] == "ReplicaSet" and reference["name"].startswith(prefixes)
+            for reference in pod["metadata"].get("ownerReferences") or ()
+        )
+    )
+
+
+def _owner_uids(child: Manifest) -> set[str]:
+    return {reference["uid"] for reference in child["metadata"].get("ownerReferences") or ()}

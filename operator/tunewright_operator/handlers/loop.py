@@ -1,0 +1,125 @@
+"""The one loop that every object of every kind runs: reconcile, write the status, tell, sleep.
+
+It never ends by itself and never raises: an error is logged, counted and retried with a growing delay.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+from tunewright_operator.config import OperatorConfig
+from tunewright_operator.handlers.wakeups import Key
+from tunewright_operator.kube.errors import Conflict, KubeError, NotFound, Transient
+from tunewright_operator.kube.protocol import Kube
+from tunewright_operator.metrics import Metrics
+from tunewright_operator.reconcile.events import compute_events
+from tunewright_operator.reconcile.result import Children, Event, Result
+from tunewright_operator.status.durations import finished_stages, new_restarts
+from tunewright_operator.status.summary import summarize_state
+
+Manifest = dict[str, Any]
+Reconcile = Callable[[Kube, OperatorConfig, Manifest, Children, datetime], Awaitable[Result]]
+
+BACKOFF_FIRST = 1.0
+BACKOFF_MAX = 60.0
+# Several children often change at once: one look at all of them is enough.
+SETTLE_SECONDS = 0.05
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Loop:
+    """One object's loop. `read` and `children` give what the watches last saw; `post` queues an Event.
+
+    The watches lag behind our own writes, so the status that counts is the one this loop wrote last.
+    """
+
+    key: Key
+    kube: Kube
+    config: OperatorConfig
+    metrics: Metrics
+    reconcile: Reconcile
+    read: Callable[[], Manifest]
+    children: Callable[[], Children]
+    post: Callable[[Event], None]
+    _status: Manifest | None = field(default=None, init=False)
+    _failures: int = field(default=0, init=False)
+
+    async def run(self, wake: asyncio.Event, stopped: Callable[[], bool]) -> None:
+        """Go on until `stopped`, which also sets `wake`."""
+        try:
+            while not stopped():
+                wake.clear()  # before reading, so that a change while we reconcile is not lost
+                delay = await self.turn()
+                await _sleep(wake, delay)
+        finally:
+            self.metrics.forget(self.key)
+
+    async def turn(self) -> float | None:
+        """One reconcile with everything around it; returns the seconds to the next one, None to wait for a change."""
+        started = monotonic()
+        try:
+            result = await self._reconcile_once()
+        except Exception as error:
+            return self._failed(error)
+        finally:
+            self.metrics.reconcile_seconds.labels(self.key[0]).observe(monotonic() - started)
+        self._failures = 0
+        return result.requeue_after
+
+    async def _reconcile_once(self) -> Result:
+        seen = self.read()
+        old: Manifest = self._status if self._status is not None else seen.get("status") or {}
+        obj = {**seen, "status": old}
+        result = await self.reconcile(self.kube, self.config, obj, self.children(), datetime.now(UTC))
+        if result.status != old:
+            await self.kube.patch_status(obj, result.status)
+            self.metrics.status_writes.labels(self.key[0]).inc()
+            self._tell(old, result)
+        self._status = result.status
+        self.metrics.set_state(self.key, summarize_state(result.status))
+        return result
+
+    def _tell(self, old: Manifest, result: Result) -> None:
+        """Events and figures about a status that is now written."""
+        for event in dict.fromkeys((*result.events, *compute_events(old, result.status))):
+            self.post(event)
+        self.metrics.observe_stages(finished_stages(old, result.status))
+        for cause in new_restarts(old, result.status):
+            self.metrics.restarts.labels(cause).inc()
+        logger.info(result.status.get("message") or "status written")
+
+    def _failed(self, error: Exception) -> float:
+        """Log and count; returns the back-off in seconds."""
+        if isinstance(error, NotFound):
+            # The object itself was deleted; kopf ends the loop as soon as the watch says so.
+            logger.info("gone while it was reconciled: %s", error)
+        elif isinstance(error, Transient | Conflict):
+            logger.warning("the apiserver could not answer, trying again: %s", error)
+        elif isinstance(error, KubeError):
+            logger.error("the apiserver refused a write: %s", error)
+        else:
+            logger.exception("reconcile failed")
+        self.metrics.reconcile_errors.labels(self.key[0], type(error).__name__).inc()
+        self._failures += 1
+        return backoff(self._failures)
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after this many failures in a row: doubling, bounded, spread by a fifth."""
+    delay = min(BACKOFF_FIRST * 2.0 ** min(failures - 1, 16), BACKOFF_MAX)
+    return float(delay * random.uniform(0.8, 1.2))
+
+
+async def _sleep(wake: asyncio.Event, delay: float | None) -> None:
+    try:
+        await asyncio.wait_for(wake.wait(), delay)
+    except TimeoutError:
+        return
+    await asyncio.sleep(SETTLE_SECONDS)
