@@ -16,6 +16,8 @@ LABEL_NAME = f"{GROUP}/name"
 LABEL_STAGE = f"{GROUP}/stage"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 LABEL_REVISION = f"{GROUP}/revision"
+# Name of the ModelVersion that a revision serves.
+LABEL_VERSION = f"{GROUP}/version"
 
 # Hash of the child's manifest as the operator last applied it: equal hash, no write.
 ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
@@ -26,6 +28,9 @@ APPROVE_VERB = "approve"
 CLAIM_MOUNT_ROOT = "/mnt/claims"
 CONFIG_DIR = "/etc/tunewright"
 CONFIG_FILE = "config.json"
+
+# Host name of rank 0. It follows the attempt, so it is set on the pod and not in the configuration file.
+ENV_RENDEZVOUS_ADDRESS = "TUNEWRIGHT_RENDEZVOUS_ADDRESS"
 
 PORT_TRAINER = 9090
 PORT_RENDEZVOUS = 29500

@@ -32,7 +32,8 @@ class Verification:
 
 def observe_verification(jobs: Iterable[Manifest], pods: Iterable[Manifest], *, claim_exists: bool) -> Verification:
     """Sort the raw children."""
-    problem = worst_problem(pod for pod in pods if not pod["metadata"].get("deletionTimestamp"))
+    present = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    problem = worst_problem(present)
     alive = [job for job in jobs if not job["metadata"].get("deletionTimestamp")]
     if not alive:
         return Verification(claim_exists, JobState.ABSENT, problem)
@@ -42,5 +43,7 @@ def observe_verification(jobs: Iterable[Manifest], pods: Iterable[Manifest], *, 
         if condition["type"] in ("Complete", "SuccessCriteriaMet"):
             return Verification(claim_exists, JobState.COMPLETE)
         if condition["type"] in ("Failed", "FailureTarget"):
+            if present and problem is None:
+                break  # Job and pods come by separate watches: the pod's result is on its way
             return Verification(claim_exists, JobState.FAILED, problem, condition.get("message") or "")
     return Verification(claim_exists, JobState.RUNNING, problem)

@@ -18,7 +18,6 @@ from tunewright_operator.plan import Step, plan
 from tunewright_operator.reconcile.execute import execute
 from tunewright_operator.reconcile.lookup import claim_exists
 from tunewright_operator.reconcile.result import Children, Result
-from tunewright_operator.reconcile.transitions import transition_events
 from tunewright_operator.status.modelversion import Version, compute_invalid_status, compute_status
 from tunewright_operator.status.parsing import explain
 
@@ -36,18 +35,14 @@ async def reconcile(kube: Kube, config: Images, obj: Manifest, children: Childre
         spec = ModelVersionSpec.model_validate(obj["spec"])
     except ValidationError as error:
         status = compute_invalid_status(metadata["generation"], previous, explain(error), now)
-        return Result(status.to_dict(), transition_events(previous.conditions, status.conditions))
+        return Result(status.to_dict())
     version = Version(metadata["namespace"], metadata["name"], metadata["generation"], spec, previous)
 
     seen = await _observe(kube, version, children)
     refused = await execute(kube, plan_verification(config, obj, version, seen, children))
     seen = replace(seen, refused=refused.message if refused else "")
     status = compute_status(version, seen, now)
-    return Result(
-        status.to_dict(),
-        transition_events(previous.conditions, status.conditions),
-        _requeue_after(seen, status, children),
-    )
+    return Result(status.to_dict(), requeue_after=_requeue_after(seen, status, children))
 
 
 def _requeue_after(seen: Verification, status: ModelVersionStatus, children: Children) -> float | None:

@@ -1,0 +1,91 @@
+"""Revisions of an InferenceService, as Deployments and pods show them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright_api.names import LABEL_REVISION, LABEL_VERSION
+from tunewright_operator.observe.pod_problem import Problem, last_termination, worst_problem
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RevisionState:
+    """One Deployment and its pods. `ready` counts pods that answered a real completion."""
+
+    name: str
+    version: str
+    replicas: int
+    ready: int
+    settled: bool  # the Deployment's controller has seen the newest template and has no old pods left
+    stuck: bool  # no progress within progressDeadlineSeconds
+    problem: Problem | None = None
+    failure: Problem | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pod that was asked for is ready."""
+        return self.settled and self.ready >= self.replicas
+
+
+@dataclass(frozen=True)
+class Serving:
+    """All revisions by name, and the one that the Service selects."""
+
+    revisions: dict[str, RevisionState]
+    selected: str | None
+
+
+def observe_serving(deployments: Iterable[Manifest], pods: Iterable[Manifest], services: Iterable[Manifest]) -> Serving:
+    """Sort the raw children. What is being deleted no longer counts."""
+    alive = [pod for pod in pods if not _deleting(pod)]
+    states = [
+        _revision(
+            deployment, [pod for pod in alive if _label(pod, LABEL_REVISION) == _label(deployment, LABEL_REVISION)]
+        )
+        for deployment in deployments
+        if not _deleting(deployment)
+    ]
+    selected = (
+        service["spec"].get("selector", {}).get(LABEL_REVISION) for service in services if not _deleting(service)
+    )
+    return Serving({state.name: state for state in states}, next(selected, None))
+
+
+def _revision(deployment: Manifest, pods: list[Manifest]) -> RevisionState:
+    status, replicas = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    progressing = conditions.get("Progressing") or {}
+    failures = [failure for pod in pods if (failure := last_termination(pod))]
+    return RevisionState(
+        name=_label(deployment, LABEL_REVISION),
+        version=_label(deployment, LABEL_VERSION),
+        replicas=replicas,
+        ready=status.get("readyReplicas") or 0,
+        settled=_settled(deployment, status, replicas),
+        stuck=progressing.get("reason") == "ProgressDeadlineExceeded",
+        problem=worst_problem(pods) or _not_created(conditions.get("ReplicaFailure")),
+        failure=max(failures, key=lambda f: (f.time, f.pod), default=None),
+    )
+
+
+def _settled(deployment: Manifest, status: Manifest, replicas: int) -> bool:
+    seen = (status.get("observedGeneration") or 0) >= deployment["metadata"].get("generation", 1)
+    return seen and status.get("updatedReplicas", 0) >= replicas and (status.get("replicas") or 0) <= replicas
+
+
+def _not_created(condition: Manifest | None) -> Problem | None:
+    """Pods that admission or a quota refuses."""
+    if not condition or condition.get("status") != "True":
+        return None
+    return Problem("", "PodsRefused", f"the pods cannot be created: {condition.get('message', '')}")
+
+
+def _label(manifest: Manifest, label: str) -> str:
+    value: str = (manifest["metadata"].get("labels") or {}).get(label, "")
+    return value
+
+
+def _deleting(manifest: Manifest) -> bool:
+    return bool(manifest["metadata"].get("deletionTimestamp"))

@@ -1,0 +1,123 @@
+"""May this ModelVersion be served? Ordered checks, first hit wins.
+
+Only what is approved and verified is served, and it is served only as long as that holds: taking back an approval is
+the way to take a model off the air at once, so a refusal that `withdraws` also stops a revision that already runs.
+Deleting the record withdraws too, because nobody can then say what runs or who approved it.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright_api.conditions import ConditionStatus
+from tunewright_api.modelversion import Decision, ModelKind, ModelVersionSpec, ModelVersionStatus
+from tunewright_api.names import ConditionType
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why not. `final`: this reference cannot be served by waiting, the spec must change."""
+
+    reason: str
+    message: str
+    final: bool = False
+    withdraws: bool = True
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A ModelVersion that exists, parsed."""
+
+    name: str
+    namespace: str
+    spec: ModelVersionSpec
+    status: ModelVersionStatus
+
+
+def refusal(namespace: str, name: str, version: Manifest | None) -> Refusal | None:
+    """The first reason why this version cannot be served, or None."""
+    if version is None or version["metadata"].get("deletionTimestamp"):
+        message = f"there is no ModelVersion {name} in namespace {namespace}; serving starts once it exists"
+        return Refusal("ModelVersionNotFound", message)
+    try:
+        spec = ModelVersionSpec.model_validate(version["spec"])
+    except ValueError as error:
+        return Refusal("ModelVersionInvalid", f"ModelVersion {name} cannot be read: {error}", withdraws=False)
+    status = ModelVersionStatus.model_validate(version.get("status") or {})
+    candidate = Candidate(name, namespace, spec, status)
+    return next((hit for check in _CHECKS if (hit := check(candidate))), None)
+
+
+def _adapter(version: Candidate) -> Refusal | None:
+    if version.spec.kind is ModelKind.FULL:
+        return None
+    message = (
+        f"ModelVersion {version.name} is an adapter, which cannot be served by itself: refer to a version of kind "
+        "Full (a FineTuneJob with export.merge: true makes one)"
+    )
+    return Refusal("AdapterNotServable", message, final=True)
+
+
+def _tampered(version: Candidate) -> Refusal | None:
+    for condition in version.status.conditions:
+        if condition.type == ConditionType.VERIFIED and condition.status is ConditionStatus.FALSE:
+            return Refusal(condition.reason, f"ModelVersion {version.name}: {condition.message}", final=True)
+    return None
+
+
+def _rejected(version: Candidate) -> Refusal | None:
+    approval = version.spec.approval
+    if approval is None or approval.decision is Decision.APPROVED:
+        return None
+    because = f" ({approval.reason})" if approval.reason else ""
+    message = f"ModelVersion {version.name} was rejected by {approval.approved_by}{because}: refer to another version"
+    return Refusal("Rejected", message, final=True)
+
+
+def _unverified(version: Candidate) -> Refusal | None:
+    """Not yet verified: nothing speaks against a revision that already runs, whose server checked the digest."""
+    if version.status.verified_digest == version.spec.artifact.digest:
+        return None
+    message = f"ModelVersion {version.name} is not verified yet; serving starts once it is"
+    return Refusal("NotVerified", message, withdraws=False)
+
+
+def _unapproved(version: Candidate) -> Refusal | None:
+    approval = version.spec.approval
+    if approval is not None and approval.digest == version.spec.artifact.digest:
+        return None
+    message = (
+        f"ModelVersion {version.name} waits for approval; its Approved condition says how to give it: "
+        f"kubectl -n {version.namespace} describe modelversion {version.name}"
+    )
+    return Refusal("NotApproved", message)
+
+
+# Approval before verification: a version that lost its approval must stop even while it is verified again.
+_CHECKS: tuple[Callable[[Candidate], Refusal | None], ...] = (
+    _adapter,
+    _tampered,
+    _rejected,
+    _unapproved,
+    _unverified,
+)
+
+
+def name_refusal(name: str) -> Refusal | None:
+    """A service's name is also the name of its Service, where DNS allows less than elsewhere (RFC 1035)."""
+    if re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        return None
+    message = (
+        f"{name!r} cannot be the name of a Service: create the InferenceService again under a name of at most 63 "
+        "letters, digits and '-' that starts with a letter"
+    )
+    return Refusal("InvalidName", message, final=True, withdraws=False)
+
+
+def claim_refusal(namespace: str, uri: str) -> Refusal:
+    """The artifact's claim is gone: a running revision has it mounted and goes on."""
+    message = f"{uri}: there is no PersistentVolumeClaim of this name in namespace {namespace}"
+    return Refusal("ClaimNotFound", f"{message}; serving starts once it exists", withdraws=False)
