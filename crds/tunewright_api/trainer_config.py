@@ -15,7 +15,7 @@ from tunewright_api.finetunejob import (
     Hyperparameters,
     Method,
 )
-from tunewright_api.names import PORT_RENDEZVOUS, PORT_TRAINER
+from tunewright_api.names import ENV_RENDEZVOUS_ADDRESS, PORT_RENDEZVOUS, PORT_TRAINER
 
 
 class JobIdentity(Model):
@@ -48,7 +48,11 @@ class Rendezvous(Model):
 
     nodes: int = Field(ge=1, description="Pods.")
     processes_per_node: int = Field(ge=1, description="Processes per pod.")
-    address: str = Field(description="Host name of the pod with rank 0.")
+    address: str = Field(
+        default="127.0.0.1",
+        description="Host name of the pod with rank 0, unless the environment variable "
+        f"{ENV_RENDEZVOUS_ADDRESS} names it.",
+    )
     port: int = Field(default=PORT_RENDEZVOUS, description="Port of the rendezvous.")
 
 
