@@ -1,0 +1,132 @@
+"""Watch a running vLLM and keep the readiness true: from loading to the first completion, then for ever."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field, replace
+
+from tunewright_api.names import ExitCode
+from tunewright_server import readiness
+from tunewright_server.client import EngineClient, EngineError, EngineMetrics
+from tunewright_server.engine import Engine
+from tunewright_server.failures import ServerError
+from tunewright_server.readiness import Readiness, State
+from tunewright_server.settings import Settings
+
+# CPU time that proves work: an idle process uses less between two looks.
+_WORK_SECONDS = 1.0
+_WORK_EVERY = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Board:
+    """The readiness of this server: written by the supervisor and the monitor, read by the health port."""
+
+    current: Readiness
+    completed_once: bool = False
+
+    def show(self, new: Readiness) -> None:
+        """Replace it, and log a change of state."""
+        if new.state is not self.current.state:
+            log.info("%s -> %s: %s", self.current.state, new.state, new.message)
+        self.current = new
+        self.completed_once |= new.state is State.READY
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The engine's counters at the last look, and when a completion last came back."""
+
+    metrics: EngineMetrics = field(default_factory=EngineMetrics)
+    completed_at: float | None = None
+
+
+class Monitor:
+    """The loop around the pure state machine. It ends only by raising ServerError, when vLLM is stuck for good."""
+
+    def __init__(self, engine: Engine, client: EngineClient, board: Board, settings: Settings) -> None:
+        self._engine = engine
+        self._client = client
+        self._board = board
+        self._settings = settings
+        self._stuck_since: float | None = None
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        await self._wait_until_listening()
+        seen = _Seen()
+        while True:
+            seen = await self._look(seen)
+            self._raise_if_stuck()
+            good = self._board.current.state is not State.UNHEALTHY
+            await asyncio.sleep(self._settings.check if good else self._settings.retry)
+
+    async def _wait_until_listening(self) -> None:
+        """Until /health answers. Output and CPU time are signs of life meanwhile."""
+        worked, looked_at = 0.0, 0.0
+        while True:
+            now = time.monotonic()
+            self._sign(self._engine.printed_at)
+            if now - looked_at >= min(_WORK_EVERY, self._settings.loading_silence / 3):
+                looked_at = now
+                # Summing /proc is not free, hence not at every look.
+                if (cpu := self._engine.cpu_seconds()) - worked >= _WORK_SECONDS:
+                    worked = cpu
+                    self._sign(now)
+            try:
+                return await self._client.check_health()
+            except EngineError:
+                self._raise_if_stuck()
+                await asyncio.sleep(self._settings.loading_poll)
+
+    async def _look(self, seen: _Seen) -> _Seen:
+        """One check; a real completion when none was seen for a while, or after a failure."""
+        try:
+            await self._client.check_health()
+            metrics = await self._client.read_metrics()
+            if seen.completed_at is not None and metrics.completed > seen.metrics.completed:
+                # Users' own completions are the best evidence, and cost nothing.
+                return self._completed(metrics)
+            if self._is_fresh(seen.completed_at):
+                return replace(seen, metrics=metrics)
+            await self._client.complete(self._settings.completion_timeout)
+            return self._completed(await self._client.read_metrics())
+        except EngineError as error:
+            return await self._not_answering(seen, str(error))
+
+    def _is_fresh(self, completed_at: float | None) -> bool:
+        ready = readiness.ready(self._board.current)
+        return ready and completed_at is not None and time.monotonic() - completed_at < self._settings.completion
+
+    def _completed(self, metrics: EngineMetrics) -> _Seen:
+        now = time.monotonic()
+        self._board.show(readiness.completed(self._board.current, now))
+        return _Seen(metrics, now)
+
+    async def _not_answering(self, seen: _Seen, problem: str) -> _Seen:
+        """A check failed: busy when tokens are being generated for somebody, else unhealthy."""
+        try:
+            metrics = await self._client.read_metrics()
+        except EngineError:
+            metrics = seen.metrics
+        busy = metrics.generated_tokens > seen.metrics.generated_tokens
+        if busy:
+            self._sign(time.monotonic())
+        if not (busy and readiness.ready(self._board.current)):
+            self._board.show(readiness.not_answering(self._board.current, problem, time.monotonic()))
+        return replace(seen, metrics=metrics)
+
+    def _sign(self, at: float) -> None:
+        self._board.show(readiness.gave_sign(self._board.current, at))
+
+    def _raise_if_stuck(self) -> None:
+        now = time.monotonic()
+        problem = readiness.stuck(self._board.current, self._settings, now)
+        if problem is None:
+            self._stuck_since = None
+            return
+        self._stuck_since = self._stuck_since or now
+        if now - self._stuck_since >= self._settings.stuck_exit:
+            raise ServerError(ExitCode.INTERNAL, f"vLLM is stuck: {problem}. The container is started again")

@@ -1,0 +1,218 @@
+"""The supervisor in a process of its own, with a scripted vLLM: what the kubelet, the operator and clients see."""
+
+import json
+import socket
+import threading
+import urllib.request
+from typing import Any
+
+import pytest
+
+from tests.server.harness import Server, wait_for, write_artifact, write_manifest
+from tunewright_api.names import ExitCode
+from tunewright_api.results import Outcome
+
+
+def test_ready_only_after_a_completion_came_back(server: Server) -> None:
+    server.start(script={"hold": True})
+    wait_for(lambda: server.state() == "Loading")
+    assert server.get("/ready")[0] == 503
+    assert server.get("/live")[0] == 200
+    server.touch("loaded")
+    server.wait_ready()
+    assert server.get("/ready")[1] == {"state": "Ready", "message": "a completion came back from the model"}
+
+
+def test_vllm_gets_its_arguments_and_no_back_door(server: Server) -> None:
+    server.start()
+    server.wait_ready()
+    arguments = json.loads((server.directory / "arguments.json").read_text())
+    environment = json.loads((server.directory / "environment.json").read_text())
+    assert arguments[arguments.index("--model") + 1] == str(server.artifact / "model")
+    assert arguments[arguments.index("--served-model-name") + 1] == "demo"
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert "VLLM_SERVER_DEV_MODE" not in environment
+
+
+def test_a_failing_completion_never_becomes_ready(server: Server) -> None:
+    server.start(script={"completion": "error"}, settings={"STUCK": 0.5, "STUCK_EXIT": 0.5})
+    seen = []
+    wait_for(lambda: seen.append(server.get("/ready")) or server.process and server.process.poll() is not None)
+    assert 200 not in {status for status, _ in seen}
+    assert server.wait() == ExitCode.INTERNAL
+    assert "answered 500" in server.result().message
+
+
+def test_unhealthy_when_completions_stop_and_ready_again_when_they_return(server: Server) -> None:
+    server.start()
+    server.wait_ready()
+    server.touch("broken")
+    wait_for(lambda: server.state() == "Unhealthy")
+    assert server.get("/ready")[0] == 503
+    (server.directory / "broken").unlink()
+    server.wait_ready()
+
+
+def test_unhealthy_when_health_fails(server: Server) -> None:
+    server.start()
+    server.wait_ready()
+    server.touch("unhealthy")
+    wait_for(lambda: server.state() == "Unhealthy")
+    assert "/health answered 500" in server.get("/ready")[1]["message"]
+
+
+def test_a_hanging_engine_turns_live_to_503_and_ends_with_the_cause(server: Server) -> None:
+    server.start(script={"completion": "hang"}, settings={"COMPLETION_TIMEOUT": 0.1, "STUCK": 0.5, "STUCK_EXIT": 1.0})
+    wait_for(lambda: server.get("/live")[0] == 503)
+    assert server.wait() == ExitCode.INTERNAL
+    result = server.result()
+    assert (result.outcome, result.reason) == (Outcome.FAILED, "Internal")
+    assert "stuck" in result.message
+
+
+def test_a_silent_load_is_stuck_and_a_slow_one_is_not(server: Server) -> None:
+    server.start(script={"hold": True}, settings={"LOADING_SILENCE": 0.5})
+    wait_for(lambda: server.state() == "Loading")
+    assert server.get("/live")[0] == 200
+    wait_for(lambda: server.get("/live")[0] == 503)
+    assert "while loading" in server.get("/live")[1]["message"]
+
+
+def test_terminated_while_stuck_is_a_failure(server: Server) -> None:
+    server.start(script={"hold": True}, settings={"LOADING_SILENCE": 0.3})
+    wait_for(lambda: server.get("/live")[0] == 503)
+    server.terminate()
+    assert server.wait() == ExitCode.INTERNAL
+    assert "was stuck" in server.result().message
+
+
+CRASHES = [
+    pytest.param(
+        {"code": 1, "text": "Traceback\nRuntimeError: weights are odd"},
+        ExitCode.INTERNAL,
+        "vLLM exited with code 1 without being asked to. Its last words: RuntimeError: weights are odd",
+        id="a crash shows the exception",
+    ),
+    pytest.param(
+        {"code": 2, "text": "usage: api_server\napi_server.py: error: unrecognized arguments: --x"},
+        ExitCode.INVALID_CONFIG,
+        "unrecognized arguments: --x",
+        id="a wrong argument is a wrong configuration",
+    ),
+    pytest.param({"code": -9, "text": "loading"}, ExitCode.OUT_OF_MEMORY, "SIGKILL", id="a SIGKILL is memory"),
+]
+
+
+@pytest.mark.parametrize(("leave", "code", "message"), CRASHES)
+def test_a_crash_of_vllm_ends_the_server(server: Server, leave: dict[str, Any], code: ExitCode, message: str) -> None:
+    server.start(script={"exit": leave})
+    assert server.wait() == code
+    assert server.result().reason == code.reason
+    assert message in server.result().message
+
+
+def test_sigterm_lets_a_running_stream_end(server: Server) -> None:
+    server.start()
+    server.wait_ready()
+    received: list[bytes] = []
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}/v1/completions",
+        data=json.dumps({"model": "demo", "prompt": "x", "stream": True}).encode(),
+        headers={"content-type": "application/json"},
+    )
+
+    def read() -> None:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            received.extend(response)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    wait_for(lambda: b"data: 4\n" in received)
+    server.terminate()
+    wait_for(lambda: server.get("/ready") == (503, _stopping()))
+    assert server.get("/live")[0] == 200
+    assert reader.is_alive()
+    server.touch("continue")
+    reader.join(20)
+    assert received[-2:] == [b"data: [DONE]\n", b"\n"]
+    assert server.wait() == 0
+    assert "every request answered" in server.result().message
+
+
+def test_drain_seconds_bound_the_drain(server: Server) -> None:
+    server.overrides["drainSeconds"] = 1
+    server.start()
+    server.wait_ready()
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        body = json.dumps({"model": "demo", "stream": True})
+        client.sendall(
+            f"POST /v1/completions HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        assert client.recv(10)
+        server.terminate()
+        assert server.wait() == 0
+    assert "(drainSeconds) with 1 requests running" in server.result().message
+
+
+def test_sigterm_while_loading_stops_at_once(server: Server) -> None:
+    server.start(script={"hold": True})
+    wait_for(lambda: (server.directory / "arguments.json").exists())
+    server.terminate()
+    assert server.wait(10) == 0
+    assert server.result().message == "stopped before the first completion"
+
+
+def test_a_changed_file_is_refused_before_vllm_starts(server: Server) -> None:
+    server.overrides["digest"] = write_artifact(server.artifact)
+    (server.artifact / "model" / "model.safetensors").write_text("tampered")
+    server.start()
+    assert server.wait() == ExitCode.DIGEST_MISMATCH
+    assert server.result().reason == "DigestMismatch"
+    assert "model/model.safetensors was changed" in server.result().message
+    assert not (server.directory / "arguments.json").exists()
+
+
+def test_another_artifact_is_refused(server: Server) -> None:
+    server.overrides["digest"] = "sha256:" + "0" * 64
+    write_artifact(server.artifact)
+    server.start()
+    assert server.wait() == ExitCode.DIGEST_MISMATCH
+
+
+def test_an_adapter_alone_cannot_be_served(server: Server) -> None:
+    (server.artifact / "adapter").mkdir(parents=True)
+    (server.artifact / "adapter" / "adapter_model.safetensors").write_text("a")
+    server.overrides["digest"] = write_manifest(server.artifact, "Adapter")
+    server.start()
+    assert server.wait() == ExitCode.INVALID_CONFIG
+    assert "an adapter alone cannot be served" in server.result().message
+
+
+def test_an_unmounted_artifact_is_named(server: Server) -> None:
+    server.overrides["digest"] = "sha256:" + "0" * 64
+    server.start()
+    assert server.wait() == ExitCode.INPUT_NOT_READABLE
+    assert "is the claim of the artifact mounted?" in server.result().message
+
+
+@pytest.mark.parametrize("field", ["port", "healthPort"])
+def test_a_taken_port_is_named_before_loading(server: Server, field: str) -> None:
+    port = server.port if field == "port" else server.health_port
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", port))
+        other.listen()
+        server.start()
+        assert server.wait() == ExitCode.INTERNAL
+    assert f"{field} {port} is taken" in server.result().message
+
+
+def test_a_wrong_configuration_names_the_field(server: Server) -> None:
+    server.overrides["engine"] = {"maxModelLen": "long"}
+    server.start()
+    assert server.wait() == ExitCode.INVALID_CONFIG
+    assert "engine.maxModelLen: " in server.result().message
+
+
+def _stopping() -> dict[str, str]:
+    return {"state": "Draining", "message": "the server is stopping: running requests are being finished"}
