@@ -1,0 +1,82 @@
+"""FineTuneJob -> the trainer image's configuration file, and the ConfigMap that carries it."""
+
+import json
+from typing import Any
+
+from tunewright_api.finetunejob import BaseModelSource, FineTuneJobSpec, Output
+from tunewright_api.names import CONFIG_FILE, PORT_TRAINER
+from tunewright_api.trainer_config import (
+    DatasetInput,
+    Directories,
+    JobIdentity,
+    ModelInput,
+    Rendezvous,
+    TrainerConfig,
+)
+from tunewright_api.uris import ClaimPath, hub_id, is_pvc, parse_pvc
+from tunewright_operator.manifests.common import child_metadata
+from tunewright_operator.manifests.finetunejob_names import config_name
+from tunewright_operator.manifests.resources import processes_per_node
+
+Manifest = dict[str, Any]
+
+
+def build_trainer_config(owner: Manifest, spec: FineTuneJobSpec, *, port: int = PORT_TRAINER) -> TrainerConfig:
+    """The whole run; the same file for every stage and every attempt."""
+    metadata = owner["metadata"]
+    return TrainerConfig(
+        job=JobIdentity(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]),
+        model=_model_input(spec.base_model),
+        dataset=DatasetInput(
+            path=str(parse_pvc(spec.dataset.uri).mount),
+            format=spec.dataset.format,
+            validation_percent=spec.dataset.validation_percent,
+        ),
+        method=spec.method,
+        hyperparameters=spec.hyperparameters,
+        distributed=spec.distributed,
+        rendezvous=Rendezvous(nodes=spec.num_nodes, processes_per_node=processes_per_node(spec)),
+        checkpoint=spec.checkpoint,
+        evaluation=spec.evaluation,
+        export=spec.export,
+        directories=Directories(
+            work=str(parse_pvc(spec.output.uri).mount / ".work" / metadata["uid"]),
+            artifact=str(parse_pvc(artifact_uri(spec.output)).mount),
+        ),
+        port=port,
+    )
+
+
+def build_config_map(owner: Manifest, spec: FineTuneJobSpec, *, port: int = PORT_TRAINER) -> Manifest:
+    """ConfigMap NAME-config."""
+    config = build_trainer_config(owner, spec, port=port)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": child_metadata(owner, config_name(owner)),
+        "data": {CONFIG_FILE: json.dumps(config.to_dict(), indent=2)},
+    }
+
+
+def artifact_uri(output: Output) -> str:
+    """Where the artifact of the job goes: OUTPUT/MODELNAME/VERSION."""
+    return f"{output.uri.rstrip('/')}/{output.model_name}/{output.version}"
+
+
+def claims_of(spec: FineTuneJobSpec) -> dict[str, str]:
+    """Claims that the pods mount -> the field of the spec that names each; the output's field wins."""
+    claims = {parse_pvc(spec.dataset.uri).claim: "dataset.uri"}
+    if is_pvc(spec.base_model.uri):
+        claims[parse_pvc(spec.base_model.uri).claim] = "baseModel.uri"
+    return claims | {output_path(spec).claim: "output.uri"}
+
+
+def output_path(spec: FineTuneJobSpec) -> ClaimPath:
+    """The directory of output.uri in its claim."""
+    return parse_pvc(spec.output.uri)
+
+
+def _model_input(source: BaseModelSource) -> ModelInput:
+    if is_pvc(source.uri):
+        return ModelInput(uri=source.uri, path=str(parse_pvc(source.uri).mount))
+    return ModelInput(uri=source.uri, hub_id=hub_id(source.uri), revision=source.revision)
