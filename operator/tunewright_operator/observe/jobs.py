@@ -1,0 +1,103 @@
+"""The Jobs of a FineTuneJob with their pods, sorted into stages and attempts once; all later code reads these."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from tunewright_api.names import LABEL_ATTEMPT, LABEL_STAGE, Stage
+from tunewright_api.results import Outcome, StageResult
+from tunewright_operator.observe.pods import PodView, observe_pod
+from tunewright_operator.observe.times import parse_optional
+
+Manifest = dict[str, Any]
+
+
+class JobState(Enum):
+    """Where a batch Job is."""
+
+    ACTIVE = "Active"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class JobView:
+    """One batch Job and its pods in the order of their index."""
+
+    stage: Stage
+    attempt: int
+    name: str
+    state: JobState
+    pods: tuple[PodView, ...]
+    suspended: bool
+    deleting: bool
+    image: str
+    created: datetime | None
+    ended: datetime | None
+    message: str
+    raw: Manifest
+
+    @property
+    def result(self) -> StageResult | None:
+        """What the stage found: the message of a pod that succeeded (rank 0 for training)."""
+        for pod in self.pods:
+            if pod.index == 0 and pod.result and pod.result.outcome is Outcome.SUCCEEDED:
+                return pod.result
+        return None
+
+    @property
+    def rank_zero(self) -> PodView | None:
+        """The running pod that serves the progress."""
+        return next((p for p in self.pods if p.index == 0 and p.running and p.ip and not p.deleted), None)
+
+    @property
+    def active_pods(self) -> tuple[PodView, ...]:
+        """Pods that hold a node or wait for one."""
+        return tuple(pod for pod in self.pods if pod.active)
+
+
+Jobs = Mapping[tuple[Stage, int], JobView]
+
+
+def observe_jobs(jobs: Iterable[Manifest], pods: Iterable[Manifest]) -> Jobs:
+    """Views by (stage, attempt); a Job without our stage label is not ours."""
+    by_owner: dict[str, list[PodView]] = {}
+    for pod in pods:
+        for reference in pod["metadata"].get("ownerReferences") or ():
+            by_owner.setdefault(reference["uid"], []).append(observe_pod(pod))
+    views = (_observe_job(job, by_owner.get(job["metadata"]["uid"], ())) for job in jobs)
+    return {(view.stage, view.attempt): view for view in views}
+
+
+def _observe_job(job: Manifest, pods: Iterable[PodView]) -> JobView:
+    metadata, status = job["metadata"], job.get("status", {})
+    labels = metadata.get("labels") or {}
+    state, ended, message = _outcome(status)
+    return JobView(
+        stage=Stage(labels[LABEL_STAGE]),
+        attempt=int(labels.get(LABEL_ATTEMPT, 1)),
+        name=metadata["name"],
+        state=state,
+        pods=tuple(sorted(pods, key=lambda pod: (pod.index, pod.name))),
+        suspended=bool(job["spec"].get("suspend")),
+        deleting="deletionTimestamp" in metadata,
+        image=job["spec"]["template"]["spec"]["containers"][0]["image"],
+        created=parse_optional(metadata.get("creationTimestamp")),
+        ended=ended,
+        message=message,
+        raw=job,
+    )
+
+
+def _outcome(status: Manifest) -> tuple[JobState, datetime | None, str]:
+    for condition in status.get("conditions") or ():
+        if condition["status"] != "True":
+            continue
+        at = parse_optional(condition.get("lastTransitionTime"))
+        if condition["type"] == "Complete":
+            return JobState.SUCCEEDED, parse_optional(status.get("completionTime")) or at, ""
+        if condition["type"] == "Failed":
+            return JobState.FAILED, at, condition.get("message") or condition.get("reason") or ""
+    return JobState.ACTIVE, None, ""
