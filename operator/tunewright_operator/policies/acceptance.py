@@ -1,0 +1,105 @@
+"""Can this job work at all? Ordered small checks, first hit wins; nothing is queued before all have passed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright_api.finetunejob import FineTuneJobSpec
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the spec refers to, as found: None for what is not there.
+
+    `claims` by name, with the field of the spec that names each in `fields`.
+    """
+
+    namespace: str
+    uid: str
+    claims: Mapping[str, Manifest | None]
+    fields: Mapping[str, str]
+    output_claim: str
+    secret: Manifest | None
+    version_name: str
+    version_owner: str | None  # uid of the job that registered it; "" when a person did, None when it is not there
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the job is not accepted, and what to do about it."""
+
+    reason: str
+    message: str
+
+
+Check = Callable[[FineTuneJobSpec, Facts], Refusal | None]
+
+
+def check_acceptance(spec: FineTuneJobSpec, facts: Facts) -> Refusal | None:
+    """The first refusal, or None."""
+    return next((refusal for check in _CHECKS if (refusal := check(spec, facts))), None)
+
+
+def _claims_exist(spec: FineTuneJobSpec, facts: Facts) -> Refusal | None:
+    for name, claim in sorted(facts.claims.items()):
+        if claim is None:
+            return Refusal(
+                "ClaimNotFound",
+                f"spec.{facts.fields[name]} names the PersistentVolumeClaim {name}, which does not exist in namespace "
+                f"{facts.namespace}: create it, and the job goes on by itself",
+            )
+    return None
+
+
+def _claims_are_shared(spec: FineTuneJobSpec, facts: Facts) -> Refusal | None:
+    if spec.num_nodes == 1:
+        return None
+    for name, claim in sorted(facts.claims.items()):
+        writes = name == facts.output_claim
+        wanted = {"ReadWriteMany"} if writes else {"ReadWriteMany", "ReadOnlyMany"}
+        modes = (claim or {}).get("spec", {}).get("accessModes") or []
+        if not wanted & set(modes):
+            return Refusal(
+                "ClaimNotShared",
+                f"spec.numNodes is {spec.num_nodes}, but the PersistentVolumeClaim {name} (spec.{facts.fields[name]}) "
+                f"is only {', '.join(modes)}: use a claim that is {' or '.join(sorted(wanted))}, or one node",
+            )
+    return None
+
+
+def _secret_exists(spec: FineTuneJobSpec, facts: Facts) -> Refusal | None:
+    reference = spec.base_model.secret_ref
+    if reference is None:
+        return None
+    if facts.secret is None:
+        return Refusal(
+            "SecretNotFound",
+            f"spec.baseModel.secretRef names the Secret {reference.name}, which does not exist in namespace "
+            f"{facts.namespace}: create it with the key HF_TOKEN, and the job goes on by itself",
+        )
+    if "HF_TOKEN" not in (facts.secret.get("data") or {}):
+        return Refusal(
+            "SecretKeyNotFound",
+            f"the Secret {reference.name} has no key HF_TOKEN: add it, and the job goes on by itself",
+        )
+    return None
+
+
+def _version_is_free(spec: FineTuneJobSpec, facts: Facts) -> Refusal | None:
+    if facts.version_owner is None or facts.version_owner == facts.uid:
+        return None
+    return version_exists(facts.version_name)
+
+
+def version_exists(name: str) -> Refusal:
+    """The refusal to replace a registered version."""
+    return Refusal(
+        "VersionExists",
+        f"the ModelVersion {name} exists already and versions never change: commit a FineTuneJob with a new name and a "
+        "new output.version",
+    )
+
+
+_CHECKS: tuple[Check, ...] = (_claims_exist, _claims_are_shared, _secret_exists, _version_is_free)
