@@ -18,10 +18,14 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One move towards the desired state. Applied in order, then deleted in order."""
+    """One move towards the desired state: applied in order, then patched, then deleted.
+
+    `patch` is for a child whose other fields are immutable: (child, merge patch).
+    """
 
     apply: tuple[Manifest, ...] = ()
     delete: tuple[Manifest, ...] = ()
+    patch: tuple[tuple[Manifest, Manifest], ...] = ()
 
 
 def key(manifest: Manifest) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Perform a step: apply in order, then delete in order."""
+"""Perform a step: apply, patch, delete, each in order."""
 
 from tunewright_operator.kube.errors import Forbidden, Invalid, KubeError
 from tunewright_operator.kube.protocol import Kube
@@ -14,6 +14,8 @@ async def execute(kube: Kube, step: Step) -> KubeError | None:
     try:
         for manifest in step.apply:
             await kube.apply(manifest)
+        for child, body in step.patch:
+            await kube.patch(child, body)
     except (Forbidden, Invalid) as error:
         return error
     for child in step.delete:
