@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from e2e.cluster import build as builder
 from e2e.cluster.backends import Backend, select
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.progress import CROSS, TICK, console, step
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,26 +24,6 @@ app = typer.Typer(
     "`$KUBECONFIG`, `CLUSTER=kind` makes one with kind. Everything is kept below `$TUNEWRIGHT_CACHE` "
     "(`~/.cache/tunewright`).",
 )
-console = Console(stderr=True, highlight=False)
-TICK, CROSS = "[green]✓[/green]", "[red]✗[/red]"
-
-
-@contextmanager
-def step(title: str) -> Iterator[Callable[[str], None]]:
-    """Show one step: a spinner while it runs, then one line with its seconds."""
-    started = time.monotonic()
-    with console.status(title) as status:
-
-        def note(text: str) -> None:
-            console.print(f"  {text}", style="dim")
-            status.update(text)
-
-        try:
-            yield note
-        except BaseException:
-            console.print(f"{CROSS} {title:<34}{time.monotonic() - started:7.1f} s")
-            raise
-    console.print(f"{TICK} {title:<34}{time.monotonic() - started:7.1f} s")
 
 
 @app.command()
@@ -52,7 +31,8 @@ def up() -> None:
     """Start the cluster, or whatever of it is missing. Builds and installs what it needs first."""
     started = time.monotonic()
     kubeconfig = _backend().up(step)
-    console.print(f"Ready after {time.monotonic() - started:.1f} s. Use it with: export KUBECONFIG={kubeconfig}")
+    console.print(f"Ready after {time.monotonic() - started:.1f} s. Use it with:")
+    console.print(f"  export KUBECONFIG={kubeconfig}", soft_wrap=True)
 
 
 @app.command()
@@ -66,7 +46,7 @@ def down(
 @app.command()
 def status() -> None:
     """Show every component; the exit status says whether all are ready."""
-    table = Table("component", "pid", "ready", "log", box=None)
+    table = Table("component", "pid", "ready", Column("log", overflow="fold"), box=None)
     components = list(_backend().status())
     for one in components:
         table.add_row(one.name, str(one.pid or "-"), TICK if one.ready else CROSS, str(one.log))
@@ -86,7 +66,8 @@ def load_image(
     archive: Annotated[str, typer.Argument(help="A docker-archive or OCI archive, or - for standard input.")],
 ) -> None:
     """Load an image archive into the cluster."""
-    typer.echo(_backend().load_image(archive))
+    for name in _backend().load_image(archive):
+        typer.echo(name)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from typing import Any
 
 from e2e.cluster import build, controlplane, packages
 from e2e.cluster.audit import AuditLog
-from e2e.cluster.controlplane import Credentials, Endpoint, fake_node
+from e2e.cluster.controlplane import KWOK_STAGES, Credentials, Endpoint, fake_node
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.pki import Authority, Identity, kubeconfig, user_subject, write_kubeconfig
 from e2e.cluster.process import Supervisor
@@ -104,11 +104,14 @@ class ControlPlane:
         path = "/api/v1/namespaces/default/serviceaccounts/default"
         self.wait("kube-controller-manager", lambda: self.exists(path))
 
-    def start_kwok(self, nodes: int = 1) -> None:
-        """Start kwok, create `nodes` fake nodes, and return when they are Ready."""
+    def start_kwok(self, nodes: int = 1, stages: Path = KWOK_STAGES) -> None:
+        """Start kwok, create `nodes` fake nodes, and return when they are Ready.
+
+        `stages` says what becomes of their pods; by default they run, and those of Jobs succeed.
+        """
         (port,) = free_ports(1)
         home = self.directory / "kwok"
-        self.supervisor.start(controlplane.kwok(port, self.component_kubeconfig("kwok"), home))
+        self.supervisor.start(controlplane.kwok(port, self.component_kubeconfig("kwok"), home, stages))
         self.add_nodes(*(fake_node(f"fake-{number}") for number in range(nodes)))
 
     def add_nodes(self, *nodes: dict[str, Any]) -> None:
@@ -227,10 +230,13 @@ class ControlPlane:
         return {name: Identity(one["user"], tuple(one["groups"]), one["token"]) for name, one in stored.items()}
 
 
-def start_apiserver(directory: Path, *, controllers: bool = False, kwok_nodes: int = 0) -> ControlPlane:
+def start_apiserver(
+    directory: Path, *, controllers: bool = False, kwok_nodes: int = 0, kwok_stages: Path = KWOK_STAGES
+) -> ControlPlane:
     """Start the apiserver tier in an empty directory; the caller stops it.
 
-    `controllers` adds the controller-manager and the scheduler, `kwok_nodes` that many fake nodes (which need them).
+    `controllers` adds the controller-manager and the scheduler, `kwok_nodes` that many fake nodes (which need them),
+    whose pods do what `kwok_stages` says.
     The processes die with this one, even when it is killed.
     """
     packages.ensure_packages(packages.APISERVER_TIER, print)
@@ -244,7 +250,7 @@ def start_apiserver(directory: Path, *, controllers: bool = False, kwok_nodes: i
         if controllers or kwok_nodes:
             plane.start_controllers()
         if kwok_nodes:
-            plane.start_kwok(kwok_nodes)
+            plane.start_kwok(kwok_nodes, kwok_stages)
     except BaseException:
         plane.supervisor.stop_all(grace=1)  # the logs stay for whoever reads the error
         raise
@@ -252,9 +258,11 @@ def start_apiserver(directory: Path, *, controllers: bool = False, kwok_nodes: i
 
 
 @contextlib.contextmanager
-def running_apiserver(directory: Path, *, controllers: bool = False, kwok_nodes: int = 0) -> Iterator[ControlPlane]:
+def running_apiserver(
+    directory: Path, *, controllers: bool = False, kwok_nodes: int = 0, kwok_stages: Path = KWOK_STAGES
+) -> Iterator[ControlPlane]:
     """`start_apiserver` for a `with` block."""
-    plane = start_apiserver(directory, controllers=controllers, kwok_nodes=kwok_nodes)
+    plane = start_apiserver(directory, controllers=controllers, kwok_nodes=kwok_nodes, kwok_stages=kwok_stages)
     try:
         yield plane
     finally:

@@ -28,7 +28,7 @@ class Backend(Protocol):
     def down(self, step: Step, *, images: bool) -> None: ...
     def status(self) -> Iterable[Component]: ...
     def kubeconfig(self) -> Path: ...
-    def load_image(self, archive: str) -> str: ...
+    def load_image(self, archive: str) -> list[str]: ...
     def images(self) -> list[str]: ...
 
 
@@ -50,9 +50,9 @@ class Local:
         return self._cluster.status()
 
     def kubeconfig(self) -> Path:
-        return self._cluster.plane.kubeconfig and self._cluster.layout.kubeconfig
+        return self._cluster.kubeconfig
 
-    def load_image(self, archive: str) -> str:
+    def load_image(self, archive: str) -> list[str]:
         return self._cluster.load_image(archive)
 
     def images(self) -> list[str]:
@@ -80,7 +80,7 @@ class Given:
         ready = subprocess.run(given_check(self.kubeconfig()), capture_output=True, check=False).returncode == 0
         return [Component("given cluster", None, ready, Path("-"))]
 
-    def load_image(self, archive: str) -> str:
+    def load_image(self, archive: str) -> list[str]:
         raise ClusterError(f"Push {archive} to a registry of your cluster: a kubeconfig gives no way to load it.")
 
     def images(self) -> list[str]:
@@ -115,8 +115,9 @@ class Kind:
         ready = subprocess.run(given_check(self.kubeconfig()), capture_output=True, check=False).returncode == 0
         return [Component("kind", None, ready, Path("-"))]
 
-    def load_image(self, archive: str) -> str:
-        return _run(kind_load(archive), "kind could not load the image")
+    def load_image(self, archive: str) -> list[str]:
+        _run(kind_load(archive), "kind could not load the image")
+        return [archive]
 
     def images(self) -> list[str]:
         output = _run(kind_images(), "Docker could not ask kind's node")

@@ -8,19 +8,18 @@ ten gigabytes that nobody reads again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.lock import locked
 from e2e.cluster.paths import cache_root
 
 KUBERNETES_VERSION = "v1.34.4"
@@ -142,7 +141,7 @@ def ensure(names: Iterable[str], report: Callable[[str], None] = lambda _: None)
         return []
     _require_go()
     results = []
-    with _lock(cache):  # another session may be building the same: then we find its binaries
+    with locked(cache / "build.lock"):  # another session may be building the same: then we find its binaries
         todo = missing(names, cache)
         for module in (KUBERNETES, TOOLS):
             targets = [target for target in todo if target.module == module]
@@ -182,11 +181,3 @@ def _build(module: Module, targets: Sequence[Target], cache: Path) -> Built:
 def _require_go() -> None:
     if not shutil.which("go"):
         raise ClusterError("Go was not found: install Go 1.26 or newer, put it on PATH and run this again.")
-
-
-@contextmanager
-def _lock(cache: Path) -> Iterator[None]:
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "build.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

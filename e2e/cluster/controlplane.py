@@ -15,6 +15,8 @@ from e2e.cluster.process import Service
 SERVICE_CIDR = "10.96.0.0/16"
 API_SERVICE_IP = "10.96.0.1"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
+KWOK_ANNOTATION = "kwok.x-k8s.io/node"
+KWOK_STAGES = Path(__file__).parent / "kwok-stages.yaml"
 READ_VERBS = ["get", "list", "watch"]
 
 
@@ -124,6 +126,9 @@ def kube_apiserver(directory: Path, endpoint: Endpoint, credentials: Credentials
         f"--audit-log-path={directory / 'audit.log'}",
         "--audit-log-maxsize=1024",
         "--profiling=false",
+        # Debian's etcd 3.4 cannot report progress on a watch, which streamed lists need; switched off, clients fall
+        # back to plain lists at once instead of starting their watches again and again.
+        "--feature-gates=WatchList=false",
     ]
     if endpoint.loopback:
         # Endpoints must not be loopback addresses; without pods nobody asks for the Service `kubernetes`.
@@ -174,11 +179,12 @@ def kube_scheduler(port: int, kubeconfig: Path) -> Service:
     return Service("kube-scheduler", argv)
 
 
-def kwok(port: int, kubeconfig: Path, home: Path) -> Service:
-    """kwok plays the kubelet of every node that carries its annotation: pods run, Jobs' pods complete."""
+def kwok(port: int, kubeconfig: Path, home: Path, stages: Path = KWOK_STAGES) -> Service:
+    """kwok plays the kubelet of every node that carries its annotation, as the `stages` say."""
     argv = (
         str(binary("kwok")),
         f"--kubeconfig={kubeconfig}",
+        f"--config={stages}",
         "--manage-all-nodes=false",
         f"--manage-nodes-with-annotation-selector={KWOK_ANNOTATION}=fake",
         "--node-lease-duration-seconds=40",
@@ -186,9 +192,6 @@ def kwok(port: int, kubeconfig: Path, home: Path) -> Service:
     )
     # Without a home of its own kwok would read the user's ~/.kwok.
     return Service("kwok", argv, {"KWOK_WORKDIR": str(home)})
-
-
-KWOK_ANNOTATION = "kwok.x-k8s.io/node"
 
 
 def fake_node(

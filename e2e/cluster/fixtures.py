@@ -8,14 +8,19 @@ def test_pod(cluster): cluster.plane.kubectl("get", "pods")
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from e2e.cluster.apiserver import ControlPlane, running_apiserver, start_apiserver
+from e2e.cluster.controlplane import KWOK_STAGES
+from e2e.cluster.local import LocalCluster
+from e2e.cluster.progress import step
 
 ApiServerFactory = Callable[..., ControlPlane]
+CLUSTER_WAS_UP = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -37,11 +42,26 @@ def apiserver_factory(tmp_path: Path) -> Iterator[ApiServerFactory]:
     """Start control planes of one's own: `apiserver_factory(controllers=True, kwok_nodes=3)`."""
     planes: list[ControlPlane] = []
 
-    def start(*, controllers: bool = False, kwok_nodes: int = 0) -> ControlPlane:
+    def start(*, controllers: bool = False, kwok_nodes: int = 0, kwok_stages: Path = KWOK_STAGES) -> ControlPlane:
         directory = tmp_path / f"plane-{len(planes)}"
-        planes.append(start_apiserver(directory, controllers=controllers, kwok_nodes=kwok_nodes))
+        planes.append(
+            start_apiserver(directory, controllers=controllers, kwok_nodes=kwok_nodes, kwok_stages=kwok_stages)
+        )
         return planes[-1]
 
     yield start
     for plane in planes:
         plane.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
+    """The full node: `cluster.plane` has what `apiserver` has. One that runs already is used, and left running."""
+    if os.geteuid() != 0:
+        pytest.skip("the node tier needs root")
+    node = LocalCluster()
+    was_up = request.config.stash[CLUSTER_WAS_UP] = node.is_up()
+    node.up(step)
+    yield node
+    if not was_up:
+        node.down(step)

@@ -76,16 +76,48 @@ def load_bytes(socket: Path, archive: bytes) -> None:
     _ctr(socket, "images", "import", "-", stdin=archive)
 
 
-def load_file(socket: Path, archive: str) -> str:
-    """Load a docker-archive or OCI archive, `-` for standard input; return what was loaded, as containerd says it."""
-    if archive != "-" and not Path(archive).is_file():
+def imported_names(output: str) -> list[str]:
+    """The images that `ctr images import` says it unpacked."""
+    lines = (line.split() for line in output.splitlines())
+    return [words[1] for words in lines if len(words) > 1 and words[0] == "unpacking"]
+
+
+def fingerprint(archive: Path) -> list[int]:
+    """What tells a file from its successor under the same name, without reading gigabytes: its size and change time."""
+    stat = archive.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def load_file(socket: Path, archive: str, memory: Path) -> list[str]:
+    """Load a docker-archive or OCI archive, `-` for standard input; return the names of its images.
+
+    `memory` remembers what was loaded: an unchanged file whose images are still there is not read again.
+    """
+    if archive == "-":
+        return _import(socket, archive)
+    path = Path(archive).resolve()
+    if not path.is_file():
         raise ClusterError(f"{archive} is not a file: give an image archive, or - for standard input.")
+    loaded = json.loads(memory.read_text()) if memory.exists() else {}
+    before = loaded.get(str(path), {})
+    if before.get("fingerprint") == fingerprint(path) and set(before["names"]) <= set(list_images(socket)):
+        return list(before["names"])
+    names = _import(socket, str(path))
+    loaded[str(path)] = {"fingerprint": fingerprint(path), "names": names}
+    memory.write_text(json.dumps(loaded))
+    return names
+
+
+def _import(socket: Path, archive: str) -> list[str]:
     command = ctr_command(socket, "images", "import", archive)
     source = sys.stdin if archive == "-" else subprocess.DEVNULL
     done = subprocess.run(command, stdin=source, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ClusterError(f"containerd refused {archive}; it must be a docker-archive or OCI archive: {done.stderr}")
-    return done.stdout.strip()
+        raise ClusterError(
+            f"containerd refused {archive}: give a docker-archive or an OCI archive whose image has a name "
+            f"(name:tag). It said: {done.stderr.strip()}"
+        )
+    return imported_names(done.stdout)
 
 
 def _ctr(socket: Path, *arguments: str, stdin: bytes | None = None) -> bytes:

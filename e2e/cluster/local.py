@@ -17,6 +17,7 @@ from e2e.cluster import build, cgroups, cleanup, images, network, node, packages
 from e2e.cluster.apiserver import ControlPlane, free_ports
 from e2e.cluster.controlplane import Endpoint
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.lock import locked
 from e2e.cluster.paths import Layout, cache_root
 from e2e.cluster.process import Service, Supervisor
 from e2e.cluster.wait import wait_for
@@ -45,11 +46,22 @@ class LocalCluster:
         self._namespace = self.layout.run / "network-namespace"
 
     @property
+    def kubeconfig(self) -> Path:
+        """The admin's kubeconfig; the cluster must be up."""
+        if not self.is_up():
+            raise ClusterError("The cluster is not up: start it with `python -m e2e.cluster up`.")
+        return self.layout.kubeconfig
+
+    @property
     def plane(self) -> ControlPlane:
         """The control plane, for its kubeconfigs, audit log and helpers; the cluster must be up."""
-        if not self.layout.kubeconfig.exists():
+        if not self.is_up():
             raise ClusterError("The cluster is not up: start it with `python -m e2e.cluster up`.")
         return self._control_plane()
+
+    def is_up(self) -> bool:
+        """Whether `up` came to its end here and `down` was not called since."""
+        return self.layout.kubeconfig.exists()
 
     def _control_plane(self) -> ControlPlane:
         endpoint = Endpoint(network.HOST_IP, API_PORT, *free_ports(2))
@@ -58,6 +70,10 @@ class LocalCluster:
     def up(self, step: Step) -> Path:
         """Bring the cluster up, or what of it is missing; return the admin's kubeconfig."""
         _require_root()
+        with locked(self.layout.lock):
+            return self._up(step)
+
+    def _up(self, step: Step) -> Path:
         with step("Debian packages") as note:
             packages.ensure_packages(packages.NODE_TIER, note)
         with step("programs") as note:
@@ -174,11 +190,11 @@ class LocalCluster:
                 ready = False
             yield Component(name, pid, ready, self.supervisor.log(name))
 
-    def load_image(self, archive: str) -> str:
-        """Load an image archive into the cluster's containerd."""
+    def load_image(self, archive: str) -> list[str]:
+        """Load an image archive into the cluster's containerd; return the names of its images."""
         if self.supervisor.pid("containerd") is None:
             raise ClusterError("The cluster is not up: start it with `python -m e2e.cluster up`.")
-        return images.load_file(self.layout.containerd_socket, archive)
+        return images.load_file(self.layout.containerd_socket, archive, self.layout.images / "loaded.json")
 
     def image_names(self) -> list[str]:
         """The images that are loaded."""
@@ -187,6 +203,10 @@ class LocalCluster:
     def down(self, step: Step) -> None:
         """Remove the cluster: processes, pods, network, mounts, files. Loaded images stay in the cache."""
         _require_root()
+        with locked(self.layout.lock):
+            self._down(step)
+
+    def _down(self, step: Step) -> None:
         run = self.layout.run
         with step("kubelet, kube-proxy and DNS"):
             for name in ("coredns", "kube-proxy", "kubelet"):

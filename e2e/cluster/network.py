@@ -167,9 +167,15 @@ def dns_objects() -> list[tuple[str, dict[str, Any]]]:
 
 
 def set_up(namespace: Path) -> None:
-    """Make the network, unless it is there."""
-    if is_namespace(namespace):
+    """Make the network, unless it is there and whole."""
+    mounted = is_namespace(namespace)
+    if mounted and is_complete():
         return
+    if not mounted and link_exists():
+        raise ClusterError(
+            f"The interface {HOST_LINK} belongs to a cluster of another TUNEWRIGHT_CACHE: set that variable as it was "
+            f"then and run `python -m e2e.cluster down`, or `ip link delete {HOST_LINK}` when nothing of it runs."
+        )
     tear_down(namespace)  # half of an earlier one
     namespace.parent.mkdir(parents=True, exist_ok=True)
     namespace.touch()
@@ -185,8 +191,9 @@ def set_up(namespace: Path) -> None:
 
 def tear_down(namespace: Path) -> None:
     """Remove the network; what is not there is fine."""
-    for command in teardown_commands(namespace):
-        subprocess.run(command, capture_output=True, check=False)
+    if is_namespace(namespace):
+        for command in teardown_commands(namespace):
+            subprocess.run(command, capture_output=True, check=False)
     namespace.unlink(missing_ok=True)
 
 
@@ -194,3 +201,14 @@ def is_namespace(path: Path) -> bool:
     """Whether a network namespace is mounted at `path`."""
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     return any(line.split()[:2] == ["nsfs", str(path)] for line in mounts)
+
+
+def link_exists() -> bool:
+    """Whether the machine's end of the cable is there."""
+    return Path(f"/sys/class/net/{HOST_LINK}").exists()
+
+
+def is_complete() -> bool:
+    """Whether the last step of the set-up was done: the route to the Services."""
+    command = ["ip", "route", "show", SERVICE_CIDR, "dev", HOST_LINK]
+    return bool(subprocess.run(command, capture_output=True, check=False).stdout.strip())

@@ -47,5 +47,9 @@ class Layout:
         return self.run / "containerd.sock"
 
     @property
+    def lock(self) -> Path:
+        return self.cache / "cluster.lock"
+
+    @property
     def volumes(self) -> Path:
         return self.run / "volumes"

@@ -76,7 +76,8 @@ class Supervisor:
             return None
         if child := self._children.get(name):
             child.poll()
-        return record["pid"] if start_ticks(record["pid"]) == record["ticks"] else None
+        ticks = start_ticks(record["pid"])
+        return int(record["pid"]) if ticks is not None and ticks == record["ticks"] else None
 
     def start(self, service: Service) -> bool:
         """Start the service unless it runs; say whether it was started."""
