@@ -40,10 +40,8 @@ GPU = "nvidia.com/gpu"
 # Endpoints are withdrawn while the server still takes requests; then it drains, then it exits.
 PRE_STOP_SECONDS = 5
 _EXIT_SECONDS = 10
-# An hour to read, check and load the model; a Deployment that made no progress for longer is stuck.
-_PROBE_SECONDS = 5
-_STARTUP_SECONDS = 3600
-_PROGRESS_SECONDS = _STARTUP_SECONDS + 300
+# The server's own /live tells loading from being stuck and has its own limits; this is for pods that never come so far.
+_PROGRESS_SECONDS = 3900
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,6 @@ def _pod(
 
 
 def _container(spec: InferenceServiceSpec, mounts: list[Manifest], images: Images) -> Manifest:
-    resources = {"resources": {"requests": spec.resources, "limits": spec.resources}} if spec.resources else {}
     return {
         "name": CONTAINER,
         "image": images.server_image,
@@ -182,22 +179,29 @@ def _container(spec: InferenceServiceSpec, mounts: list[Manifest], images: Image
             {"name": "http", "containerPort": PORT_SERVER, "protocol": "TCP"},
             {"name": "health", "containerPort": PORT_SERVER_HEALTH, "protocol": "TCP"},
         ],
-        # Liveness is asked only after the first completion, so that loading never counts as being stuck.
-        "startupProbe": _probe("/ready", failures=_STARTUP_SECONDS // _PROBE_SECONDS),
-        "readinessProbe": _probe("/ready", failures=2),
-        "livenessProbe": _probe("/live", failures=6),
+        # Until the health port listens; from then on /live answers for loading and serving alike.
+        "startupProbe": _probe("/live", every=2, failures=90),
+        "readinessProbe": _probe("/ready", every=2, failures=2),
+        "livenessProbe": _probe("/live", every=10, failures=3),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
-        **resources,
+        **_resources(spec),
         "securityContext": restricted_container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
 
 
-def _probe(path: str, *, failures: int) -> Manifest:
+def _resources(spec: InferenceServiceSpec) -> Manifest:
+    """Requests equal limits: a server that is promised less than it takes is the first to be evicted."""
+    if not spec.resources:
+        return {}
+    return {"resources": {"requests": dict(spec.resources), "limits": dict(spec.resources)}}
+
+
+def _probe(path: str, *, every: int, failures: int) -> Manifest:
     return {
         "httpGet": {"path": path, "port": "health", "scheme": "HTTP"},
-        "periodSeconds": _PROBE_SECONDS,
+        "periodSeconds": every,
         "timeoutSeconds": 5,
         "failureThreshold": failures,
     }
