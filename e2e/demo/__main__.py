@@ -11,11 +11,10 @@ from rich.console import Console
 
 from e2e.cluster.backends import select
 from e2e.cluster.errors import ClusterError
-from e2e.demo import quickstart, view
+from e2e.demo import quickstart, target, view
 from e2e.demo.kubectl import Kubectl, KubectlError
 from e2e.demo.preparation import run_side_by_side
-from e2e.images.build import image_refs
-from e2e.images.model import model_directory
+from e2e.images.common import ImageBuildError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,26 +45,17 @@ def run() -> None:
     """Run the whole quickstart and leave the cluster up."""
     clock = Clock()
     with clock.step("Cluster and images"):
-        run_side_by_side(
-            console,
-            {
-                "cluster": [["e2e.cluster", "build"], ["e2e.cluster", "up"]],
-                "images": [["e2e.images", "build", "all"], ["e2e.images", "model"]],
-            },
-        )
+        run_side_by_side(console, target.preparation())
     kubectl = Kubectl(select().kubeconfig())
+    images = target.images()
     with clock.step("Load the images"):
-        run_side_by_side(console, {"images": [["e2e.images", "load"]]})
+        target.load_images()
     with clock.step("Install Tunewright with Helm"):
         quickstart.leftovers(kubectl)
-        quickstart.install(kubectl, image_refs())
+        quickstart.install(kubectl, images)
         console.print(kubectl.run("get", "pods", "-n", quickstart.OPERATOR_NAMESPACE).rstrip())
     with clock.step("Upload base model and dataset"):
-        sources = {
-            "base-model": model_directory(),
-            "dataset/train.jsonl": quickstart.EXAMPLE / "dataset" / "train.jsonl",
-        }
-        quickstart.upload(kubectl, image_refs()["trainer"], sources)
+        quickstart.upload(kubectl, images["trainer"], quickstart.inputs())
     with clock.step("Train, evaluate and export on two pods"):
         quickstart.submit(kubectl)
         job = watch_job(kubectl)
@@ -125,7 +115,10 @@ def epilogue(kubectl: Kubectl, clock: Clock) -> None:
 
 @app.command()
 def down() -> None:
-    """Remove the cluster. A cluster that was given by KUBECONFIG keeps running without Tunewright in it."""
+    """Remove the cluster. A cluster that was given by KUBECONFIG stays, without Tunewright in it."""
+    if target.kind_of_cluster() == "kubeconfig":
+        quickstart.uninstall(Kubectl(select().kubeconfig()))
+        return
     run_side_by_side(console, {"cluster": [["e2e.cluster", "down"]]})
 
 
@@ -133,7 +126,7 @@ def main() -> None:
     """Run the command line; a failure is one sentence with its cause, and exit status 1."""
     try:
         app()
-    except (quickstart.DemoError, KubectlError, ClusterError, TimeoutError) as error:
+    except (quickstart.DemoError, KubectlError, ClusterError, ImageBuildError, TimeoutError, ValueError) as error:
         console.print(f"\n[red]The demo stopped:[/red] {error}", soft_wrap=True)
         raise SystemExit(1) from None
 

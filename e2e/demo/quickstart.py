@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import tarfile
 import urllib.request
@@ -17,6 +16,7 @@ import yaml
 
 from e2e.cluster.build import binary
 from e2e.demo.kubectl import Kubectl, KubectlError, condition, is_true, poll
+from e2e.images.model import model_path
 
 Object = dict[str, Any]
 
@@ -40,6 +40,11 @@ class Question:
 
     prompt: str
     answer: str
+
+
+def inputs() -> dict[str, Path]:
+    """What the job reads: path in the claim -> path on this machine."""
+    return {"base-model": model_path(), "dataset/train.jsonl": EXAMPLE / "dataset" / "train.jsonl"}
 
 
 def read_questions() -> list[Question]:
@@ -208,6 +213,14 @@ def leftovers(kubectl: Kubectl) -> None:
     kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", "--timeout=120s")
 
 
-def kubeconfig_hint(path: Path) -> str:
-    """What to type to use the cluster from a shell."""
-    return f"export KUBECONFIG={path}" if os.environ.get("KUBECONFIG") != str(path) else "kubectl get nodes"
+def uninstall(kubectl: Kubectl) -> None:
+    """Remove the quickstart and Tunewright from a cluster that stays: objects first, then chart and CRDs."""
+    leftovers(kubectl)
+    command = [str(binary("helm")), "uninstall", RELEASE, "--ignore-not-found", "--wait"]
+    subprocess.run(
+        [*command, f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={OPERATOR_NAMESPACE}"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    kubectl.run("delete", "crd", "-l", "app.kubernetes.io/part-of=tunewright", "--ignore-not-found")
+    kubectl.run("delete", "namespace", OPERATOR_NAMESPACE, "--ignore-not-found")
