@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.console import Console
 from e2e.demo.quickstart import DemoError
 
 
-def run_side_by_side(console: Console, commands: dict[str, Sequence[Sequence[str]]]) -> None:
+def run_side_by_side(console: Console, commands: Mapping[str, Sequence[Sequence[str]]]) -> None:
     """Run each name's commands (arguments of `python -m`) in order, the names at the same time.
 
     Lines are shown with their name in front. When one fails the others are stopped, and DemoError names it.
