@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kstatus import KStatus, kstatus
+from tests.restricted import violations
 from tests.serving import (
     DIGEST,
     FakeKube,

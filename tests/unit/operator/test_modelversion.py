@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kstatus import KStatus, kstatus
+from tests.restricted import violations
 from tests.serving import (
     DIGEST,
     FakeKube,
@@ -306,4 +307,5 @@ async def test_the_children_are_as_written_down() -> None:
     kube, obj = FakeKube(), build_version()
     kube.put(claim())
     await start(kube, obj)
+    assert violations(kube.of("Job")[0]["spec"]["template"]["spec"]) == []
     check_golden(GOLDEN / "modelversion.yaml", [*kube.of("ConfigMap"), *kube.of("Job")])
