@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.restricted import violations
 from tests.helm import CHART, NAMESPACE, HelmError, helm, of_kind, rendered, template
+from tests.restricted import violations
 from tunewright_operator.config import OperatorConfig
 from tunewright_operator.rbac import VERBS
 

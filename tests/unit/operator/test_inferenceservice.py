@@ -585,4 +585,5 @@ async def test_the_children_are_as_written_down() -> None:
         scheduling={"nodeSelector": {"gpu": "a100"}, "priorityClassName": "serving"},
     )
     await settle(reconcile, kube, obj)
+    assert violations(kube.of("Deployment")[0]["spec"]["template"]["spec"]) == []
     check_golden(GOLDEN / "inferenceservice.yaml", [*kube.of("ConfigMap"), *kube.of("Deployment"), *kube.of("Service")])
