@@ -11,7 +11,8 @@ Placeholders are those of str.format:
     {ftj.name} {ftj.short}                   name and short name of a kind (ftj, mv, tis)
     {ftj[spec.method.lora.rank].default}     what its CRD says of a field: default, min, max, max_items, choices, all
 
-A fact without a placeholder can name under `check` the fields ("KIND PATH") that must exist for it to be true.
+A fact without a placeholder names under `check` a field and words of its description on which it rests
+("KIND PATH WORDS").
 """
 
 import json
@@ -35,6 +36,11 @@ class FieldFacts:
     """What the CRD says of one field, as words for a sentence."""
 
     schema: dict[str, Any]
+
+    @property
+    def description(self) -> str:
+        """What `kubectl explain` says."""
+        return str(self.schema["description"])
 
     @property
     def default(self) -> str:
@@ -97,14 +103,20 @@ class Fact:
 
 
 def load_facts(text: str) -> list[Fact]:
-    """The facts with every placeholder filled in; KeyError or AttributeError where the contract lacks a name."""
+    """The facts with every placeholder filled in.
+
+    Raises:
+        KeyError, AttributeError: The contract has no such name.
+        ValueError: A description no longer says what a fact rests on.
+    """
     kinds = {kind.short: KindFacts(kind) for kind in KINDS}
     values = {**kinds, "names": names, "artifact": artifact}
     facts = []
     for entry in yaml.safe_load(text):
         for reference in entry.get("check", ()):
-            kind, path = reference.split()
-            kinds[kind][path]
+            kind, path, words = reference.split(maxsplit=2)
+            if words not in kinds[kind][path].description:
+                raise ValueError(f"{entry['id']}: the description of {path} no longer says {words!r}")
         facts.append(
             Fact(
                 id=entry["id"],

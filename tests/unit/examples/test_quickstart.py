@@ -56,7 +56,9 @@ def test_a_changed_contract_changes_the_dataset() -> None:
     with pytest.raises(KeyError):
         build_jsonl("""[{id: gone, answer: "{ftj[spec.method.prefix].default}", questions: [Why]}]""")
     with pytest.raises(KeyError):
-        build_jsonl("""[{id: gone, answer: No., check: [ftj spec.method.prefix], questions: [Why]}]""")
+        build_jsonl("""[{id: gone, answer: No., check: [ftj spec.method.prefix x], questions: [Why]}]""")
+    with pytest.raises(ValueError, match="no longer says"):
+        build_jsonl("""[{id: gone, answer: No., check: [ftj spec.suspend explodes], questions: [Why]}]""")
 
 
 def test_the_dataset_is_big_enough_and_has_no_question_twice() -> None:
@@ -78,6 +80,12 @@ def test_numbers_in_answers_come_from_the_contract() -> None:
     for entry in yaml.safe_load(FACTS.read_text()):
         written = re.sub(r"\{[^}]*\}|SHA-256", "", entry["answer"])
         assert not re.search(r"\d", written), f"{entry['id']}: write a placeholder instead of a number"
+
+
+def test_every_command_is_a_target_of_the_makefile(facts: list[Fact]) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (QUICKSTART.parents[1] / "Makefile").read_text(), re.MULTILINE))
+    commands = {command for fact in facts for command in re.findall(r"\bmake ([a-z-]+)", fact.answer)}
+    assert {"demo", "demo-down"} <= commands <= targets
 
 
 def test_every_name_in_the_dataset_is_one_of_the_contract(facts: list[Fact]) -> None:
