@@ -74,6 +74,11 @@ _CAUSES = (
         "this version of vLLM cannot serve the model's architecture: choose a base model that vLLM supports",
     ),
     _cause(
+        r"Unrecognized model in|should have a `model_type`",
+        ExitCode.INVALID_CONFIG,
+        "the artifact holds no model that vLLM recognises (config.json without model_type): train or register it again",
+    ),
+    _cause(
         r"validation errors? for \w*Config",
         ExitCode.INVALID_CONFIG,
         "vLLM refuses a setting: correct spec.engine",

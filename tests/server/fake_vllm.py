@@ -1,8 +1,8 @@
 """A stand-in for vLLM's OpenAI server: the same arguments and endpoints, behaviour scripted by FAKE_VLLM (JSON).
 
-Keys: load_seconds, hold (a file that must exist before it listens), silent (hang without a word while loading),
-completion (ok | error | hang), exit ({code, text}: leave at once), tokens and token_seconds of a stream, steps (a file;
-a stream waits until it exists before the second half).
+Keys: files (directory of the files that steer it while it runs: loaded, continue, broken, unhealthy), hold (listen only
+once `loaded` exists), completion (ok | error | hang), exit ({code, text}: leave at once). A stream waits halfway for
+`continue`.
 """
 
 import argparse
@@ -65,8 +65,8 @@ class FakeVLLM:
         self.running += 1
         try:
             for number in range(10):
-                while number == 5 and not exists("continue"):
-                    await asyncio.sleep(0.01)
+                if number == 5:
+                    await until("continue")
                 self.generated += 1
                 await response.write(f"data: {number}\n\n".encode())
             await response.write(b"data: [DONE]\n\n")
@@ -81,6 +81,12 @@ def exists(name: str) -> bool:
     return (Path(SCRIPT["files"]) / name).exists()
 
 
+async def until(name: str) -> None:
+    """Wait for a file."""
+    while not exists(name):  # noqa: ASYNC110 (another process creates it)
+        await asyncio.sleep(0.01)
+
+
 async def serve() -> None:
     """Load as scripted, listen, end on SIGTERM."""
     stop = asyncio.Event()
@@ -88,10 +94,11 @@ async def serve() -> None:
     (Path(SCRIPT["files"]) / "environment.json").write_text(json.dumps(dict(os.environ)))
     (Path(SCRIPT["files"]) / "arguments.json").write_text(json.dumps(sys.argv[1:]))
     print("loading the model", flush=True)
-    while SCRIPT.get("hold") and not exists("loaded"):
+    if SCRIPT.get("hold"):
+        held, stopped = asyncio.ensure_future(until("loaded")), asyncio.ensure_future(stop.wait())
+        await asyncio.wait({held, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             return
-        await asyncio.sleep(0.01)
     fake = FakeVLLM()
     app = web.Application()
     app.add_routes(

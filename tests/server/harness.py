@@ -125,7 +125,7 @@ class Server:
 
     def wait_ready(self, seconds: float = 20.0) -> None:
         """Until /ready is 200."""
-        wait_for(lambda: self.get("/ready")[0] == 200 or self._ended(), seconds)
+        wait_for(lambda: self.get("/ready")[0] == 200 or self.ended(), seconds)
         assert self.get("/ready")[0] == 200, self.output()
 
     def touch(self, name: str) -> None:
@@ -162,5 +162,6 @@ class Server:
                 self.process.kill()
                 self.process.wait()
 
-    def _ended(self) -> bool:
+    def ended(self) -> bool:
+        """Whether the process is over."""
         return self.process is not None and self.process.poll() is not None

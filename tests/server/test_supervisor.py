@@ -36,9 +36,11 @@ def test_vllm_gets_its_arguments_and_no_back_door(server: Server) -> None:
 
 def test_a_failing_completion_never_becomes_ready(server: Server) -> None:
     server.start(script={"completion": "error"}, settings={"STUCK": 0.5, "STUCK_EXIT": 0.5})
-    seen = []
-    wait_for(lambda: seen.append(server.get("/ready")) or server.process and server.process.poll() is not None)
-    assert 200 not in {status for status, _ in seen}
+    wait_for(lambda: server.state() == "Unhealthy")
+    seen = set()
+    while not server.ended():
+        seen.add(server.get("/ready")[0])
+    assert 200 not in seen
     assert server.wait() == ExitCode.INTERNAL
     assert "answered 500" in server.result().message
 
@@ -157,7 +159,7 @@ def test_drain_seconds_bound_the_drain(server: Server) -> None:
 
 def test_sigterm_while_loading_stops_at_once(server: Server) -> None:
     server.start(script={"hold": True})
-    wait_for(lambda: (server.directory / "arguments.json").exists())
+    wait_for((server.directory / "arguments.json").exists)
     server.terminate()
     assert server.wait(10) == 0
     assert server.result().message == "stopped before the first completion"
