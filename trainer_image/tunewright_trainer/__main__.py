@@ -1,0 +1,122 @@
+"""`tunewright-trainer STAGE`: one stage of a fine-tuning job, in one container.
+
+python -m tunewright_trainer prepare --config config.json
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tunewright_api.names import CONFIG_DIR, CONFIG_FILE, ExitCode, Stage
+from tunewright_api.results import Outcome, StageResult
+from tunewright_api.trainer_config import TrainerConfig, VerifyConfig
+from tunewright_trainer import config as configuration
+from tunewright_trainer import log
+from tunewright_trainer.errors import StageError, classify
+from tunewright_trainer.layout import Layout
+from tunewright_trainer.outcome import failure, write_termination_message
+
+_EPILOG = f"""\
+stages, in order:
+  prepare   check the base model and every line of the dataset, split it, tokenize it
+  train     LoRA or full fine-tuning under torchrun; resumes from the newest checkpoint; /metrics, /progress
+  evaluate  loss, perplexity, ROUGE-L and exact match of the base and the tuned model on the held-out records
+  export    merge, write safetensors and a manifest with SHA-256 digests, remove the work directory
+  verify    recompute the digest of an exported artifact (its config: artifact, digest)
+
+The result, or the reason of a failure, is one JSON object in $TERMINATION_LOG_PATH (/dev/termination-log).
+
+exit codes:
+  {", ".join(f"{int(code)} {code.reason if code else 'Succeeded'}" for code in ExitCode)}
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="tunewright-trainer",
+        description="Run one stage of a fine-tuning job: configuration file in, files and a termination message out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("stage", choices=[stage.value for stage in Stage], metavar="STAGE", help="see below")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(CONFIG_DIR) / CONFIG_FILE,
+        metavar="FILE",
+        help="configuration file (default: %(default)s)",
+    )
+    return parser
+
+
+def run_stage(stage: Stage, path: Path) -> StageResult:
+    """Run a stage; raises StageError for every failure that has a name."""
+    if stage is Stage.VERIFY:
+        from tunewright_trainer.stages import verify
+
+        return StageResult(outcome=Outcome.SUCCEEDED, verify=verify.run(configuration.load(path, VerifyConfig)))
+    config = configuration.load(path, TrainerConfig)
+    log.setup(stage=stage.value, job=f"{config.job.namespace}/{config.job.name}")
+    try:
+        return _RUNNERS[stage](config, path)
+    except Exception as error:
+        named = classify(error, Layout(config).outputs)
+        if named.code is ExitCode.INTERNAL and not isinstance(error, StageError):
+            log.LOGGER.exception("unexpected error")
+        raise named from error
+
+
+def _prepare(config: TrainerConfig, _: Path) -> StageResult:
+    from tunewright_trainer.stages import prepare
+
+    return StageResult(outcome=Outcome.SUCCEEDED, prepare=prepare.run(config))
+
+
+def _train(config: TrainerConfig, path: Path) -> StageResult:
+    from tunewright_trainer.stages import train
+
+    return StageResult(outcome=Outcome.SUCCEEDED, train=train.run(config, path))
+
+
+def _evaluate(config: TrainerConfig, _: Path) -> StageResult:
+    from tunewright_trainer.stages import evaluate
+
+    return StageResult(outcome=Outcome.SUCCEEDED, evaluate=evaluate.run(config))
+
+
+def _export(config: TrainerConfig, _: Path) -> StageResult:
+    from tunewright_trainer.stages import export
+
+    return StageResult(outcome=Outcome.SUCCEEDED, export=export.run(config))
+
+
+_RUNNERS: dict[Stage, Callable[[TrainerConfig, Path], StageResult]] = {
+    Stage.PREPARE: _prepare,
+    Stage.TRAIN: _train,
+    Stage.EVALUATE: _evaluate,
+    Stage.EXPORT: _export,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: run the stage, leave the termination message, exit with a named code."""
+    arguments = build_parser().parse_args(argv)
+    stage = Stage(arguments.stage)
+    log.setup(stage=stage.value)
+    try:
+        result, code = run_stage(stage, arguments.config), ExitCode.OK
+    except StageError as error:
+        result, code = failure(error), error.code
+        log.LOGGER.error(error.message, extra={"fields": {"reason": code.reason, "exitCode": int(code)}})
+    write_termination_message(result)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Tearing down an interpreter that holds torch takes seconds, and nothing is left to do.
+    os._exit(int(code))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The model's own chat template, rendered without transformers.
+
+Training, evaluation and vLLM must feed the model the same text. The template comes from the file that serving
+reads too, and the Jinja environment is that of `transformers.utils.chat_template_utils` (tests compare the two
+token by token); importing transformers' tokenizers would pull in torch and cost seconds per container.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from tunewright_api.names import ExitCode
+from tunewright_trainer.data.records import Message
+from tunewright_trainer.errors import StageError
+
+TEMPLATE_FILE = "chat_template.jinja"
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# Around what the assistant says, where the template marks it; private use, so no text contains them.
+_OPEN, _CLOSE = "\U000f0010", "\U000f0011"
+
+
+class TemplateRenderError(ValueError):
+    """The template refused the messages; the text is the template's own."""
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}…{% endgeneration %}`: what the assistant says."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2's own interface
+
+    def parse(self, parser: Any) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    def _mark(self, caller: Any) -> str:
+        return f"{_OPEN}{caller()}{_CLOSE}"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text, and the half-open character ranges that the assistant wrote."""
+
+    text: str
+    spans: list[tuple[int, int]]
+
+
+class ChatTemplate:
+    """A compiled chat template with the tokenizer's special tokens."""
+
+    def __init__(self, source: str, special_tokens: dict[str, str]) -> None:
+        self.source = source
+        self.special_tokens = special_tokens
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = _strftime_now
+        self._template = environment.from_string(source)
+        self._marks_generation = "endgeneration" in source
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` of the template's text."""
+        return "sha256:" + hashlib.sha256(self.source.encode()).hexdigest()
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """The conversation as the model reads it."""
+        return self._raw(messages, add_generation_prompt).replace(_OPEN, "").replace(_CLOSE, "")
+
+    def render_with_spans(self, messages: Sequence[Message]) -> Rendered:
+        """The conversation, and what of it the assistant wrote.
+
+        A template with `{% generation %}` says so itself. Otherwise an answer is what follows the rendered prompt:
+        render(messages[:i], add_generation_prompt) must be a prefix of the text. Where that fails for an earlier
+        answer (templates that drop old reasoning) only the last answer counts.
+
+        Raises:
+            TemplateRenderError: The template refuses the messages, or its prompt is no prefix of the text.
+        """
+        raw = self._raw(messages, False)
+        if self._marks_generation:
+            return _strip_marks(raw)
+        spans = []
+        last = len(messages) - 1
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            prefix = self._raw(messages[:index], True)
+            until = raw if index == last else self._raw(messages[: index + 1], False)
+            if raw.startswith(prefix) and raw.startswith(until):
+                # White space after the end-of-turn token belongs to the template, not to the answer.
+                spans.append((len(prefix), len(prefix) + len(until[len(prefix) :].rstrip())))
+            elif index == last:
+                raise TemplateRenderError("the rendered prompt is not the beginning of the rendered conversation")
+        return Rendered(raw, spans)
+
+    def _raw(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        try:
+            return self._template.render(
+                messages=list(messages),
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self.special_tokens,
+            )
+        except jinja2.TemplateError as error:
+            raise TemplateRenderError(str(error)) from error
+
+
+def load_template(model: Path) -> ChatTemplate:
+    """The chat template of a model directory: chat_template.jinja, or the entry in tokenizer_config.json.
+
+    Raises:
+        StageError: INVALID_CONFIG when the model has none (a base model instead of a chat model).
+    """
+    config = _read_json(model / "tokenizer_config.json")
+    file = model / TEMPLATE_FILE
+    source = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
+    if isinstance(source, list):
+        source = next((entry["template"] for entry in source if entry.get("name") == "default"), None)
+    if not source:
+        raise StageError(
+            ExitCode.INVALID_CONFIG,
+            f"the base model {model} has no chat template ({TEMPLATE_FILE}): use its instruct or chat variant",
+        )
+    tokens = {**_read_json(model / "special_tokens_map.json"), **config}
+    special = {name: _token_text(tokens[name]) for name in _SPECIAL if tokens.get(name) is not None}
+    try:
+        return ChatTemplate(source, special)
+    except jinja2.TemplateError as error:
+        raise StageError(
+            ExitCode.INVALID_CONFIG, f"the chat template of {model} is not valid Jinja: {error}"
+        ) from error
+
+
+def _strip_marks(raw: str) -> Rendered:
+    spans, text = [], ""
+    for part in raw.split(_OPEN):
+        inside, closed, rest = part.partition(_CLOSE)
+        if closed:
+            spans.append((len(text), len(text) + len(inside)))
+        text += inside + rest
+    return Rendered(text, spans)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return value if isinstance(value, dict) else {}
+
+
+def _token_text(token: str | dict[str, Any]) -> str:
+    return token if isinstance(token, str) else str(token["content"])
+
+
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)

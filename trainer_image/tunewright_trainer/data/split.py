@@ -1,0 +1,42 @@
+"""Which records are held out, and in which order the others are trained on. Pure."""
+
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def validation_count(records: int, percent: int) -> int:
+    """Records to hold out: the rounded share, but at least one, and at least one stays for training."""
+    return min(max(1, round(records * percent / 100)), records - 1)
+
+
+def split(records: Sequence[T], percent: int, seed: int) -> tuple[list[T], list[T]]:
+    """(train, validation), both in file order; the same seed holds out the same records."""
+    chosen = set(random.Random(seed).sample(range(len(records)), validation_count(len(records), percent)))
+    train = [record for index, record in enumerate(records) if index not in chosen]
+    return train, [record for index, record in enumerate(records) if index in chosen]
+
+
+class DataOrder:
+    """The record trained at each position of the run: one fresh permutation per pass, without end.
+
+    Optimizer step s consumes the positions [s x global batch, (s + 1) x global batch), whatever number of
+    processes share them. That makes a run of two pods compute what one process computes, and lets a resumed run
+    go on at position s x global batch.
+    """
+
+    def __init__(self, records: int, seed: int) -> None:
+        self.records = records
+        self.seed = seed
+        self._epoch = -1
+        self._order: list[int] = []
+
+    def __getitem__(self, position: int) -> int:
+        epoch, offset = divmod(position, self.records)
+        if epoch != self._epoch:
+            self._order = list(range(self.records))
+            random.Random(f"{self.seed}/{epoch}").shuffle(self._order)
+            self._epoch = epoch
+        return self._order[offset]

@@ -1,0 +1,79 @@
+"""Files that are complete or absent, and readable by the next stage's user."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+DIRECTORY_MODE = 0o755
+FILE_MODE = 0o644
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file through a temporary sibling, so that a reader sees the old or the new content."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Give a temporary sibling to write; it takes the name `path` when the block ends well, else it goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(FILE_MODE)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replace_directory(path: Path) -> Iterator[Path]:
+    """Like replace_file for a directory: filled under a hidden name, then renamed to `path`.
+
+    What an interrupted attempt left under the hidden name is removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    remove_tree(temporary)
+    temporary.mkdir()
+    try:
+        yield temporary
+        make_readable(temporary)
+        sync_tree(temporary)
+        remove_tree(path)
+        temporary.rename(path)
+        _sync(path.parent)
+    finally:
+        remove_tree(temporary)
+
+
+def make_readable(root: Path) -> None:
+    """0755 for directories and 0644 for files: the serving pod runs as another user (safetensors saves 0600)."""
+    root.chmod(DIRECTORY_MODE)
+    for path in root.rglob("*"):
+        path.chmod(DIRECTORY_MODE if path.is_dir() else FILE_MODE)
+
+
+def sync_tree(root: Path) -> None:
+    """Flush every file below root to the disk, so that the rename that follows never shows an empty file."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            _sync(path)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory that may not exist."""
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,67 @@
+"""Where each stage finds what the one before it left, below `directories.work`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunewright_api.artifact import ADAPTER_DIR, EVALUATION, MODEL_DIR
+from tunewright_api.trainer_config import TrainerConfig
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one job.
+
+    work/
+      base-model/             an hf:// model (prepare)
+      dataset/*.jsonl         the split (prepare)
+      checkpoints/step-N/     training state, complete or absent (train)
+      trained/                full weights or the adapter, and train.json (train)
+      evaluation.json         figures and samples (evaluate)
+    """
+
+    config: TrainerConfig
+
+    @property
+    def work(self) -> Path:
+        return Path(self.config.directories.work)
+
+    @property
+    def artifact(self) -> Path:
+        return Path(self.config.directories.artifact)
+
+    @property
+    def base_model(self) -> Path:
+        path = self.config.model.path
+        return Path(path) if path else self.work / "base-model"
+
+    @property
+    def train_records(self) -> Path:
+        return self.work / "dataset" / "train.jsonl"
+
+    @property
+    def validation_records(self) -> Path:
+        return self.work / "dataset" / "validation.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.work / "checkpoints"
+
+    @property
+    def trained(self) -> Path:
+        return self.work / "trained"
+
+    @property
+    def train_result(self) -> Path:
+        return self.trained / "train.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.work / EVALUATION
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Directories that stages write to."""
+        return [self.work, self.artifact]
+
+
+__all__ = ["ADAPTER_DIR", "EVALUATION", "MODEL_DIR", "Layout"]

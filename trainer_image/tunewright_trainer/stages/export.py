@@ -1,0 +1,142 @@
+"""export: trained weights -> an artifact with a manifest, complete or absent, readable by the serving pod."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from tunewright_api.artifact import (
+    ADAPTER_DIR,
+    EVALUATION,
+    MANIFEST,
+    MODEL_DIR,
+    ArtifactError,
+    Manifest,
+    compute_digest,
+    list_files,
+    verify,
+)
+from tunewright_api.names import ExitCode
+from tunewright_api.results import ExportResult
+from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer import log
+from tunewright_trainer.data.chat import load_template
+from tunewright_trainer.errors import StageError, not_readable
+from tunewright_trainer.files import remove_tree, replace_directory
+from tunewright_trainer.layout import Layout
+
+_NOT_OURS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.gguf", "*.pt", "*.pth")
+_DESCRIPTION = ("*.json", "*.jinja", "*.txt", "*.model")
+
+
+def run(config: TrainerConfig) -> ExportResult:
+    """Write the artifact, or report the one that this job wrote before; then remove the work directory.
+
+    Raises:
+        StageError: OUTPUT_NOT_WRITABLE when another job wrote this version.
+    """
+    layout = Layout(config)
+    if layout.artifact.exists():
+        result = existing(config, layout.artifact)
+    else:
+        result = write(config, layout)
+    _remove_work(layout)
+    log.info("exported", **result.to_dict())
+    return result
+
+
+def existing(config: TrainerConfig, artifact: Path) -> ExportResult:
+    """The result for an artifact that is already there: ours, unchanged; anything else is an error."""
+    try:
+        manifest = Manifest.model_validate_json((artifact / MANIFEST).read_bytes())
+    except (FileNotFoundError, ValueError):
+        manifest = None
+    if manifest is None or manifest.job_uid != config.job.uid:
+        owner = f"written by the job with uid {manifest.job_uid}" if manifest else "not an artifact of this job"
+        raise StageError(
+            ExitCode.OUTPUT_NOT_WRITABLE,
+            f"{artifact} already exists and is {owner}: choose a new output.version in a FineTuneJob with a new name",
+        )
+    try:
+        verify(artifact, manifest.digest)
+    except ArtifactError as error:
+        raise StageError(ExitCode.DIGEST_MISMATCH, f"{artifact}: {error}") from error
+    return _result(artifact, manifest)
+
+
+def write(config: TrainerConfig, layout: Layout) -> ExportResult:
+    """Fill a hidden sibling of the artifact's directory and rename it."""
+    if not layout.trained.is_dir():
+        raise not_readable(layout.trained, "it does not exist; run the train stage first")
+    kind = "Full" if config.method.full is not None or config.export.merge else "Adapter"
+    with replace_directory(layout.artifact) as directory:
+        if config.method.lora is not None:
+            shutil.copytree(
+                layout.trained, directory / ADAPTER_DIR, ignore=shutil.ignore_patterns("train.json", "README.md")
+            )
+        if kind == "Full":
+            model = directory / MODEL_DIR
+            model.mkdir()
+            if config.method.lora is not None:
+                merge(layout.base_model, layout.trained, model, config.export.max_shard_size)
+            else:
+                copy_weights(layout.trained, model)
+            copy_description(layout.base_model, model)
+        if layout.evaluation.is_file():
+            shutil.copyfile(layout.evaluation, directory / EVALUATION)
+        files = list_files(directory)
+        manifest = Manifest(
+            job_uid=config.job.uid,
+            kind=kind,
+            base_model=config.model.uri,
+            files=files,
+            digest=compute_digest(files),
+        )
+        (directory / MANIFEST).write_text(manifest.model_dump_json(by_alias=True, indent=2) + "\n")
+    return _result(layout.artifact, manifest, load_template(layout.base_model).digest)
+
+
+def merge(base: Path, adapter: Path, target: Path, max_shard_size: str) -> None:
+    """W + (alpha / rank) B A into the base's weights, in float32 and rounded once to the base's dtype."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from tunewright_trainer.weights import base_dtype
+
+    dtype = base_dtype(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    merged.to(dtype).save_pretrained(target, max_shard_size=max_shard_size)
+
+
+def copy_weights(trained: Path, target: Path) -> None:
+    """Hard links where the volume allows it: train already wrote the shards in their final size."""
+    for path in sorted(trained.glob("*.safetensors*")):
+        try:
+            (target / path.name).hardlink_to(path)
+        except OSError:
+            shutil.copyfile(path, target / path.name)
+
+
+def copy_description(base: Path, target: Path) -> None:
+    """Configuration, tokenizer, chat template and generation settings exactly as in the base model."""
+    ignored = {path.name for pattern in _NOT_OURS for path in base.glob(pattern)}
+    for pattern in _DESCRIPTION:
+        for path in base.glob(pattern):
+            if path.is_file() and path.name not in ignored:
+                shutil.copyfile(path, target / path.name)
+
+
+def _result(artifact: Path, manifest: Manifest, template_digest: str | None = None) -> ExportResult:
+    if template_digest is None and (artifact / MODEL_DIR).is_dir():
+        template_digest = load_template(artifact / MODEL_DIR).digest
+    size = sum(file.size for file in manifest.files) + (artifact / MANIFEST).stat().st_size
+    return ExportResult(
+        digest=manifest.digest, size_bytes=size, kind=manifest.kind, chat_template_digest=template_digest
+    )
+
+
+def _remove_work(layout: Layout) -> None:
+    """The artifact is what counts: scratch that cannot be removed is not worth a failure."""
+    with contextlib.suppress(OSError):
+        remove_tree(layout.work)

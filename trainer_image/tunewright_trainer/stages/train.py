@@ -1,0 +1,99 @@
+"""train: the container's main process. It starts the workers, passes SIGTERM on, and says how they ended."""
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+
+from tunewright_api.results import TrainResult
+from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer import log
+from tunewright_trainer.errors import not_readable
+from tunewright_trainer.launch import (
+    available_cpus,
+    die_with_parent,
+    find_rendezvous,
+    is_distributed,
+    judge,
+    node_rank,
+    oom_kills,
+    read_cpu_max,
+    rendezvous_timeout,
+    wait_for_name,
+    worker_command,
+    worker_environment,
+)
+from tunewright_trainer.layout import Layout
+from tunewright_trainer.rundir import RunDirectory
+
+START_GRACE = 5.0
+"""Seconds after SIGTERM in which a worker may still reach its training loop; before it there is nothing to save."""
+
+
+def run(config: TrainerConfig, path: Path) -> TrainResult:
+    """Train in child processes.
+
+    Raises:
+        StageError: Whatever a worker ended with; PEER_LOST, OUT_OF_MEMORY or INTERNAL when one died without a word.
+    """
+    layout = Layout(config)
+    if layout.train_result.is_file():
+        log.info("already trained: nothing to do")
+        return TrainResult.model_validate_json(layout.train_result.read_bytes())
+    if not layout.train_records.is_file():
+        raise not_readable(layout.train_records, "it does not exist; run the prepare stage first")
+    with tempfile.TemporaryDirectory(prefix="tunewright-") as directory:
+        return _supervise(config, path, RunDirectory(Path(directory)))
+
+
+def _supervise(config: TrainerConfig, path: Path, run_directory: RunDirectory) -> TrainResult:
+    rendezvous = find_rendezvous(config.rendezvous, os.environ)
+    rank, timeout = node_rank(os.environ), rendezvous_timeout(os.environ)
+    stopped_at: list[float] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if not stopped_at:
+            stopped_at.append(time.monotonic())
+        run_directory.request_stop()
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        if is_distributed(rendezvous):
+            wait_for_name(rendezvous.address, timeout)
+        cores = available_cpus(len(os.sched_getaffinity(0)), read_cpu_max())
+        threads = max(1, cores // rendezvous.processes_per_node)
+        oom_before = oom_kills()
+        log.info("starting workers", node=rank, nodes=rendezvous.nodes, threads=threads)
+        child = subprocess.Popen(
+            worker_command(rendezvous, rank, path, timeout),
+            env=worker_environment(os.environ, run_directory.path, threads),
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - this process has no threads
+        )
+        exit_code = _wait(child, run_directory, stopped_at, rendezvous.processes_per_node)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return judge(
+        run_directory,
+        exit_code,
+        oom_killed=oom_kills() > oom_before,
+        stopped=bool(stopped_at),
+        node=rank,
+        processes_per_node=rendezvous.processes_per_node,
+    )
+
+
+def _wait(
+    child: "subprocess.Popen[bytes]", run_directory: RunDirectory, stopped_at: list[float], processes: int
+) -> int:
+    while True:
+        try:
+            return child.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            late = bool(stopped_at) and time.monotonic() - stopped_at[0] > START_GRACE
+            if late and run_directory.started() < processes:
+                child.kill()
+                child.wait()
+                return 1

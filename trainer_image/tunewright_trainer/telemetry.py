@@ -1,0 +1,118 @@
+"""GET /metrics (Prometheus) and GET /progress (JSON) on rank 0, from the first second of the worker."""
+
+import contextlib
+import http.server
+import json
+import socket
+import threading
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from tunewright_api.results import Progress
+from tunewright_api.trainer_config import JobIdentity
+
+_STEP_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Telemetry:
+    """The newest progress, and the metrics made from it."""
+
+    def __init__(self, job: JobIdentity) -> None:
+        self.registry = CollectorRegistry()
+        self.progress = Progress(step=0, total_steps=0, epoch=0.0)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"tunewright_train_{name}", text, registry=self.registry)
+
+        self._gauges = {
+            "loss": gauge("loss", "Training loss of the last optimizer step, mean over assistant tokens."),
+            "learning_rate": gauge("learning_rate", "Learning rate of the last optimizer step."),
+            "tokens_per_second": gauge("tokens_per_second", "Tokens per second over all processes."),
+            "step": gauge("step", "Optimizer steps done."),
+            "total_steps": gauge("total_steps", "Optimizer steps of the whole run."),
+            "epoch": gauge("epoch", "Passes over the training records done."),
+            "eta_seconds": gauge("eta_seconds", "Expected seconds to the last step."),
+            "checkpoint_step": gauge("checkpoint_step", "Step of the newest complete checkpoint."),
+        }
+        self._grad_norm = gauge("grad_norm", "Norm of the gradient before clipping.")
+        self._step_seconds = Histogram(
+            "tunewright_train_step_seconds",
+            "Seconds per optimizer step.",
+            buckets=_STEP_BUCKETS,
+            registry=self.registry,
+        )
+        self._tokens = Counter("tunewright_train_tokens", "Tokens read, over all processes.", registry=self.registry)
+        info = Gauge(
+            "tunewright_train_info", "The job; always 1.", ["namespace", "name", "uid"], registry=self.registry
+        )
+        info.labels(job.namespace, job.name, job.uid).set(1)
+
+    def publish(self, progress: Progress) -> None:
+        """Replace the progress; readers see the old or the new one."""
+        self.progress = progress
+        for name, metric in self._gauges.items():
+            value = getattr(progress, name)
+            if value is not None:
+                metric.set(value)
+
+    def observe_step(self, seconds: float, tokens: int, grad_norm: float | None) -> None:
+        """Count a finished optimizer step."""
+        self._step_seconds.observe(seconds)
+        self._tokens.inc(tokens)
+        if grad_norm is not None:
+            self._grad_norm.set(grad_norm)
+
+    def serve(self, port: int) -> http.server.ThreadingHTTPServer:
+        """Start answering in a daemon thread."""
+        server = _server(port, _handler(self))
+        threading.Thread(target=server.serve_forever, name="telemetry", daemon=True).start()
+        return server
+
+
+def _handler(telemetry: Telemetry) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, _METRICS_TYPE, generate_latest(telemetry.registry))
+            elif self.path == "/progress":
+                body = json.dumps(telemetry.progress.to_dict()).encode()
+                self._answer(200, "application/json", body)
+            elif self.path == "/healthz":
+                self._answer(200, "text/plain", b"ok\n")
+            else:
+                self._answer(404, "text/plain", b"there are /metrics, /progress and /healthz\n")
+
+        def _answer(self, status: int, content_type: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """A scrape every few seconds is no news."""
+
+    return Handler
+
+
+def _server(port: int, handler: type[http.server.BaseHTTPRequestHandler]) -> http.server.ThreadingHTTPServer:
+    class DualStack(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+        daemon_threads = True
+
+        def server_bind(self) -> None:
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            super().server_bind()
+
+    class IPv4(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+    if socket.has_ipv6:
+        try:
+            return DualStack(("::", port), handler)
+        except OSError:
+            # The kernel has IPv6 but this network namespace does not, or the port is taken: IPv4 tells which.
+            pass
+    return IPv4(("0.0.0.0", port), handler)
