@@ -91,17 +91,20 @@ class LocalCluster:
             plane.wait_ready()
         with step("controller-manager and scheduler"):
             recycler = run / "recycler.json"
-            recycler.write_text(json.dumps(storage.recycler_pod()))
+            write(recycler, json.dumps(storage.recycler_pod()))
             plane.start_controllers(recycler)
         with step("volumes"):
             storage.prepare_folders(self.layout.volumes)
             storage.apply_objects(plane.api, self.layout.volumes)
         with step("kubelet"):
             self._start_kubelet(plane)
-        with step("Services and DNS"):
-            self._start_services(plane)
+        with step("DNS"):
+            self._start_dns(plane)
         with step("node"):
+            # Ready implies that the node's address is known; kube-proxy would end, to start anew, when it changed.
             plane.wait("kubelet", lambda: plane.node_ready(node.NODE_NAME))
+        with step("kube-proxy"):
+            self._start_proxy(plane)
         if not self.layout.kubeconfig.exists():
             self.layout.kubeconfig.symlink_to(plane.kubeconfig)
         return self.layout.kubeconfig
@@ -112,9 +115,9 @@ class LocalCluster:
     def _start_containerd(self) -> None:
         run, socket = self.layout.run, self.layout.containerd_socket
         (run / "cni").mkdir(exist_ok=True)
-        (run / "cni" / "10-tunewright.conflist").write_text(json.dumps(network.cni_config(run / "ipam")))
+        write(run / "cni" / "10-tunewright.conflist", json.dumps(network.cni_config(run / "ipam")))
         config = run / "containerd.toml"
-        config.write_text(node.containerd_config(run, self.layout.images))
+        write(config, node.containerd_config(run, self.layout.images))
         self._start_inside(node.containerd(config))
         self._wait("containerd", lambda: images.answers(socket))
         present = images.list_images(socket)
@@ -133,24 +136,24 @@ class LocalCluster:
         (run / "resolv.conf").touch()
         serving = plane.server_certificate("kubelet", [f"IP:{network.NODE_IP}", f"DNS:{node.NODE_NAME}"])
         config = run / "kubelet.json"
-        config.write_text(json.dumps(node.kubelet_config(run, plane.ca, serving)))
+        write(config, json.dumps(node.kubelet_config(run, plane.ca, serving)))
         self._start_inside(node.kubelet(run, config, plane.component_kubeconfig("kubelet")))
         self._wait("kubelet", lambda: _answers(f"http://{network.NODE_IP}:10248/healthz"))
 
-    def _start_services(self, plane: ControlPlane) -> None:
-        run = self.layout.run
-        config = run / "kube-proxy.json"
-        config.write_text(
-            json.dumps(network.kube_proxy_config(plane.component_kubeconfig("kube-proxy"), node.NODE_NAME))
-        )
-        self._start_inside(node.kube_proxy(config))
+    def _start_dns(self, plane: ControlPlane) -> None:
+        corefile = self.layout.run / "Corefile"
         for path, manifest in network.dns_objects():
             plane.api.apply(path, manifest)
-        (run / "Corefile").write_text(network.corefile(plane.component_kubeconfig("coredns")))
-        self._start_inside(node.coredns(run / "Corefile"))
-        for name, check in self._checks().items():
-            if name in ("kube-proxy", "coredns"):
-                self._wait(name, check)
+        write(corefile, network.corefile(plane.component_kubeconfig("coredns")))
+        self._start_inside(node.coredns(corefile))
+        self._wait("coredns", self._checks()["coredns"])
+
+    def _start_proxy(self, plane: ControlPlane) -> None:
+        config = self.layout.run / "kube-proxy.json"
+        kubeconfig = plane.component_kubeconfig("kube-proxy")
+        write(config, json.dumps(network.kube_proxy_config(kubeconfig, node.NODE_NAME)))
+        self._start_inside(node.kube_proxy(config))
+        self._wait("kube-proxy", self._checks()["kube-proxy"])
 
     def _wait(self, name: str, check: Callable[[], bool]) -> None:
         def guarded() -> bool:
@@ -235,6 +238,12 @@ class LocalCluster:
             raise ClusterError("The cluster is up: run `python -m e2e.cluster down` first.")
         cleanup.unmount_below(self.layout.images)
         shutil.rmtree(self.layout.images, ignore_errors=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file unless it says so already: kube-proxy ends when its configuration is touched."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
 
 
 def _keep_logs(source: Path, target: Path) -> None:

@@ -90,6 +90,7 @@ def kube_proxy_config(kubeconfig: Path, node: str) -> dict[str, Any]:
         "hostnameOverride": node,
         "clusterCIDR": POD_CIDR,
         "detectLocalMode": "ClusterCIDR",
+        "nodePortAddresses": ["primary"],
         "healthzBindAddress": f"{NODE_IP}:10256",
         "metricsBindAddress": f"{NODE_IP}:10249",
         "iptables": {"localhostNodePorts": False, "minSyncPeriod": "0s"},
