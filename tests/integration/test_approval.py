@@ -19,6 +19,7 @@ NAMESPACE = "approval"
 DIGEST = "sha256:" + "a" * 64
 OTHER_DIGEST = "sha256:" + "b" * 64
 OLIVIA = "olivia@example.com"  # may edit and approve
+OPERATOR = "tunewright"  # its ServiceAccount
 DEV = "dev@example.com"  # may edit
 
 
@@ -71,7 +72,7 @@ def guarded(apiserver: ControlPlane) -> Iterator[ControlPlane]:
         **binding,
         "metadata": {"name": "operator", "namespace": NAMESPACE},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "tunewright-approve"},
-        "subjects": [{"kind": "ServiceAccount", "name": "tunewright-operator", "namespace": SYSTEM}],
+        "subjects": [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": SYSTEM}],
     }
     accounts = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
@@ -79,7 +80,7 @@ def guarded(apiserver: ControlPlane) -> Iterator[ControlPlane]:
         {
             "apiVersion": "v1",
             "kind": "ServiceAccount",
-            "metadata": {"name": "tunewright-operator", "namespace": SYSTEM},
+            "metadata": {"name": OPERATOR, "namespace": SYSTEM},
         },
     ]
     documents = yaml.safe_dump_all([*objects, *accounts, *bindings, operator])
@@ -210,8 +211,8 @@ def test_everything_but_the_decision_needs_no_verb(olivia: User, dev: User) -> N
 
 def test_the_operator_never_approves_even_with_the_verb(guarded: ControlPlane, dev: User) -> None:
     dev.create(version("operator"))
-    name = f"system:serviceaccount:{SYSTEM}:tunewright-operator"
-    kubeconfig = guarded.service_account_kubeconfig(SYSTEM, "tunewright-operator")
+    name = f"system:serviceaccount:{SYSTEM}:{OPERATOR}"
+    kubeconfig = guarded.service_account_kubeconfig(SYSTEM, OPERATOR)
     patch = json.dumps({"spec": {"approval": decision(name)}})
     with pytest.raises(ClusterError, match="the operator never decides"):
         guarded.kubectl(

@@ -1,6 +1,10 @@
-{{/* Name of the operator's objects in the release's namespace. */}}
+{{/* Name of the operator's objects in the release's namespace: the release's, which names the product at least once. */}}
 {{- define "tunewright.operator" -}}
-tunewright-operator
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 53 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 53 | trimSuffix "-" -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Name of the operator's cluster-wide objects. One installation per cluster: the CRDs are cluster-wide, too. */}}
