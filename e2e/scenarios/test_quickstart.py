@@ -9,7 +9,6 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -55,8 +54,8 @@ class Chaos:
 
 
 @pytest.fixture(scope="module")
-def served(platform: Platform) -> Iterator[quickstart.Object]:
-    """The whole quickstart with kills, up to the Ready service; yields the finished job."""
+def served(platform: Platform) -> quickstart.Object:
+    """The whole quickstart with kills, up to the Ready service; the finished job."""
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10_000))
     print(f"CHAOS_SEED={seed}")
     quickstart.submit(platform.kubectl)
@@ -67,7 +66,7 @@ def served(platform: Platform) -> Iterator[quickstart.Object]:
     refusal = quickstart.approve(platform.kubectl, version)
     assert "approve" in refusal
     quickstart.ready_service(platform.kubectl, "guide")
-    yield job
+    return job
 
 
 def test_the_lost_attempt_is_named_and_nothing_is_made_twice(platform: Platform, served: quickstart.Object) -> None:
