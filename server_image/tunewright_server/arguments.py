@@ -42,8 +42,10 @@ def build_arguments(config: ServerConfig, model: Path, engine_drain: float) -> l
         "--shutdown-timeout", str(math.ceil(engine_drain)),
         # Interactive documentation is an attack surface that no client of an inference API needs.
         "--disable-fastapi-docs",
-        # Probes and scrapes would drown the log. Prompts are not logged: --enable-log-requests stays off.
+        # Probes and scrapes would drown the log.
         "--disable-access-log-for-endpoints", "/health,/metrics",
+        # Prompts are users' data. This is vLLM's default today; said aloud, it survives a change of it.
+        "--no-enable-log-requests",
     ]  # fmt: skip
     if engine.max_model_len is not None:
         arguments += ["--max-model-len", str(engine.max_model_len)]

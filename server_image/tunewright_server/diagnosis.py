@@ -90,6 +90,9 @@ _PREFIX = re.compile(r"^(\(\S+ pid=\d+\) )?((ERROR|WARNING|INFO|DEBUG) [\d-]+ [\
 _EXCEPTION = re.compile(r"^[\w.]*(Error|Exception|Interrupt|Exit)\b")
 # Said by the parent of the process that knows the cause.
 _ECHO = re.compile(r"root cause above|Engine core initialization failed|EngineDeadError")
+_ENGINE_DIED = re.compile(r"\bEngineDeadError\b")
+# What is printed on every way out.
+_NOISE = re.compile(r"^INFO:|\b\w*Warning: |^warnings\.warn|^Traceback|^[\^~]+$|^File \"")
 
 
 def diagnose(stopped: Exit) -> ServerError:
@@ -110,6 +113,12 @@ def diagnose(stopped: Exit) -> ServerError:
         )
     if stopped.code == _USAGE_ERROR:
         return ServerError(ExitCode.INVALID_CONFIG, f"vLLM refuses its arguments: correct spec.engine. {shown}")
+    if any(map(_ENGINE_DIED.search, lines)) and not _exceptions(lines):
+        return ServerError(
+            ExitCode.INTERNAL,
+            "vLLM's engine process died without saying why: it was killed, or crashed in native code. The log of the "
+            "node's kernel tells which",
+        )
     return ServerError(ExitCode.INTERNAL, f"vLLM {_ended(stopped.code)} without being asked to. {shown}")
 
 
@@ -122,14 +131,20 @@ def _ended(code: int) -> str:
         return f"was ended by signal {-code}"
 
 
+def _exceptions(lines: Sequence[str]) -> list[str]:
+    """Lines that name an exception, without those that only repeat that there was one."""
+    return [line for line in lines if _EXCEPTION.match(line) and not _ECHO.search(line)]
+
+
 def _tail(lines: Sequence[str]) -> str:
     """The line that names the exception if there is one, else the last lines, cut."""
-    said = [line for line in lines if line]
-    exceptions = [line for line in said if _EXCEPTION.match(line) and not _ECHO.search(line)]
-    if exceptions:
-        cut = exceptions[-1][: 2 * _LINE_LENGTH]
-        following = said[said.index(exceptions[-1]) + 1 :][:1] if cut.endswith("Config") else []
-        return f"Its last words: {' '.join([cut, *(line[: 2 * _LINE_LENGTH] for line in following)])}"
+    said = [line for line in lines if line and not _NOISE.search(line)]
+    if exceptions := _exceptions(said):
+        words = exceptions[-1]
+        # pydantic writes what is wrong on the next line.
+        if words.endswith("Config"):
+            words = " ".join([words, *said[said.index(words) + 1 :][:1]])
+        return f"Its last words: {words[: 3 * _LINE_LENGTH]}"
     if not said:
         return "It said nothing."
     return "Its last words: " + " | ".join(line[:_LINE_LENGTH] for line in said[-_LINES_SHOWN:])

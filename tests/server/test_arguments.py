@@ -24,6 +24,7 @@ CLOSED = [
     "--shutdown-timeout", "3",
     "--disable-fastapi-docs",
     "--disable-access-log-for-endpoints", "/health,/metrics",
+    "--no-enable-log-requests",
 ]  # fmt: skip
 
 

@@ -67,6 +67,26 @@ EXITS = [
         "for CacheConfig Value error, must be odd",
         id="a refused setting, with its reason",
     ),
+    pytest.param(
+        Exit(
+            0,
+            [
+                "(APIServer pid=7) ERROR 11-22 13:04:24 [async_llm.py:906] AsyncLLM output_handler failed.",
+                "(APIServer pid=7) ERROR 11-22 13:04:24 [async_llm.py:906] vllm.v1.engine.exceptions.EngineDeadError: "
+                "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+                "INFO:     Application shutdown complete.",
+            ],
+        ),
+        ExitCode.INTERNAL,
+        "vLLM's engine process died without saying why",
+        id="the engine's process vanished",
+    ),
+    pytest.param(
+        Exit(1, ["the disk is on fire", "INFO:     Finished server process [7]", "x.py:1: UserWarning: leaked"]),
+        ExitCode.INTERNAL,
+        "Its last words: the disk is on fire",
+        id="not the noise of every end",
+    ),
     pytest.param(Exit(2, ["error: bad"]), ExitCode.INVALID_CONFIG, "refuses its arguments", id="a usage error"),
     pytest.param(Exit(0, []), ExitCode.INTERNAL, "exited with code 0 without being asked to", id="a silent end"),
     pytest.param(Exit(-11, ["x" * 9999]), ExitCode.INTERNAL, "was ended by SIGSEGV", id="a crash of native code"),
