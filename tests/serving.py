@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tunewright_api.names import LABEL_KIND, LABEL_NAME, LABEL_REVISION
+from tunewright_operator.config import OperatorConfig
 from tunewright_operator.kube.errors import KubeError, NotFound
 from tunewright_operator.reconcile.result import Children, Result
 
@@ -20,13 +21,7 @@ DIGEST = "sha256:" + "a" * 64
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class Config:
-    """The part of OperatorConfig that these kinds need."""
-
-    trainer_image: str = "tunewright/trainer:test"
-    server_image: str = "tunewright/server:test"
-    image_pull_policy: str = "IfNotPresent"
+CONFIG = OperatorConfig(trainer_image="tunewright/trainer:test", server_image="tunewright/server:test")
 
 
 def version(
@@ -180,7 +175,7 @@ Reconcile = Callable[..., Awaitable[Result]]
 
 async def turn(reconcile: Reconcile, kube: FakeKube, obj: Object, now: datetime = NOW) -> Result:
     """One reconcile; its status is stored in `obj`, as the loop does."""
-    result = await reconcile(kube, Config(), copy.deepcopy(obj), kube.children(obj), now)
+    result = await reconcile(kube, CONFIG, copy.deepcopy(obj), kube.children(obj), now)
     obj["status"] = copy.deepcopy(result.status)
     return result
 

@@ -9,8 +9,8 @@ from tunewright_api.inferenceservice import InferenceServiceSpec, InferenceServi
 from tunewright_api.modelversion import ModelVersionSpec
 from tunewright_api.names import LABEL_REVISION
 from tunewright_api.uris import parse_pvc
+from tunewright_operator.config import OperatorConfig
 from tunewright_operator.kube.protocol import Kube, Manifest
-from tunewright_operator.manifests.images import Images
 from tunewright_operator.manifests.server import (
     Revision,
     build_revision,
@@ -25,11 +25,11 @@ from tunewright_operator.policies.servable import Refusal, claim_refusal, name_r
 from tunewright_operator.reconcile.execute import execute
 from tunewright_operator.reconcile.lookup import claim_exists, find_versions
 from tunewright_operator.reconcile.result import Children, Result
-from tunewright_operator.status.inferenceservice import Situation, compute_status
+from tunewright_operator.status.inferenceservice import Situation, compute_status, find_gap
 from tunewright_operator.status.parsing import explain
 
-# Changes of a ModelVersion wake us; these are for what nothing announces, and for a lost watch.
-_WAITING_SECONDS = 10.0
+# A change of the version that the spec names wakes us. The version of a revision that still serves may be another one,
+# and a claim appears unannounced: config.recheck_interval is for these, and this for a lost watch.
 _SETTLED_SECONDS = 60.0
 
 
@@ -43,7 +43,7 @@ class Target:
     manifests: tuple[Manifest, ...] = ()
 
 
-async def reconcile(kube: Kube, config: Images, obj: Manifest, children: Children, now: datetime) -> Result:
+async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children: Children, now: datetime) -> Result:
     """Move one step: start the revision of the spec, move the Service to it, remove what no longer answers."""
     metadata = obj["metadata"]
     previous = InferenceServiceStatus.model_validate(obj.get("status") or {})
@@ -73,8 +73,7 @@ async def reconcile(kube: Kube, config: Images, obj: Manifest, children: Childre
         refused=refused.message if refused else "",
     )
     status = compute_status(seen, now)
-    settled = rollout.select is not None and target.refusal is None and not refused
-    return Result(status.to_dict(), requeue_after=_SETTLED_SECONDS if settled else _WAITING_SECONDS)
+    return Result(status.to_dict(), requeue_after=config.recheck_interval if find_gap(seen) else _SETTLED_SECONDS)
 
 
 def wanted_version(obj: Manifest) -> str | None:
@@ -88,7 +87,7 @@ def wanted_version(obj: Manifest) -> str | None:
 
 async def _resolve(
     kube: Kube,
-    config: Images,
+    config: OperatorConfig,
     obj: Manifest,
     versions: dict[str, Manifest | None],
     refusals: dict[str, Refusal | None],

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from tunewright_api.modelversion import ModelVersionSpec, ModelVersionStatus
 from tunewright_api.uris import parse_pvc
+from tunewright_operator.config import OperatorConfig
 from tunewright_operator.kube.protocol import Kube, Manifest
-from tunewright_operator.manifests.images import Images
 from tunewright_operator.manifests.verify import build_verify_config, build_verify_job
 from tunewright_operator.observe.verification import JobState, Verification, observe_verification
 from tunewright_operator.plan import Step, plan
@@ -21,13 +21,11 @@ from tunewright_operator.reconcile.result import Children, Result
 from tunewright_operator.status.modelversion import Version, compute_invalid_status, compute_status
 from tunewright_operator.status.parsing import explain
 
-# Nothing wakes us when a claim appears or a quota is raised.
-POLL_SECONDS = 10.0
 # The Job goes once the status that carries its result is stored, which the next reconcile sees.
 CLEANUP_SECONDS = 1.0
 
 
-async def reconcile(kube: Kube, config: Images, obj: Manifest, children: Children, now: datetime) -> Result:
+async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children: Children, now: datetime) -> Result:
     """Move one step: create the verification, read its result, or remove it once its result is in status."""
     metadata = obj["metadata"]
     previous = ModelVersionStatus.model_validate(obj.get("status") or {})
@@ -42,13 +40,16 @@ async def reconcile(kube: Kube, config: Images, obj: Manifest, children: Childre
     refused = await execute(kube, plan_verification(config, obj, version, seen, children))
     seen = replace(seen, refused=refused.message if refused else "")
     status = compute_status(version, seen, now)
-    return Result(status.to_dict(), requeue_after=_requeue_after(seen, status, children))
+    return Result(status.to_dict(), requeue_after=_requeue_after(config, seen, status, children))
 
 
-def _requeue_after(seen: Verification, status: ModelVersionStatus, children: Children) -> float | None:
+def _requeue_after(
+    config: OperatorConfig, seen: Verification, status: ModelVersionStatus, children: Children
+) -> float | None:
+    """Nothing wakes us when a claim appears or a quota is raised."""
     if status.verified_digest and children.jobs:
         return CLEANUP_SECONDS
-    return POLL_SECONDS if seen.refused or not seen.claim_exists else None
+    return config.recheck_interval if seen.refused or not seen.claim_exists else None
 
 
 async def _observe(kube: Kube, version: Version, children: Children) -> Verification:
@@ -56,7 +57,9 @@ async def _observe(kube: Kube, version: Version, children: Children) -> Verifica
     return observe_verification(children.jobs, children.pods, claim_exists=claim)
 
 
-def plan_verification(config: Images, obj: Manifest, version: Version, seen: Verification, children: Children) -> Step:
+def plan_verification(
+    config: OperatorConfig, obj: Manifest, version: Version, seen: Verification, children: Children
+) -> Step:
     """Configuration and Job while there is no verdict; neither once the verdict is in status.
 
     A Job is never applied again: its template is immutable, and a failed one stays as the record of its failure until
