@@ -4,6 +4,9 @@ The Deployment and Job controllers are real, the pods have no node: the test pla
 """
 
 import json
+import os
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 
 from e2e.cluster.apiserver import ControlPlane, running_apiserver
 from e2e.cluster.wait import wait_for
+from tests.helm import HelmError, helm
 from tests.kstatus import KStatus, kstatus
 from tests.operator_process import USER, install_chart, running_operator, settled_writes
 from tunewright_api.names import LABEL_KIND, LABEL_REVISION, LABEL_VERSION
@@ -182,6 +186,13 @@ def team(plane: ControlPlane, request: pytest.FixtureRequest) -> Team:
     return Team(plane, name)
 
 
+def run_in_shell(plane: ControlPlane, command: str) -> None:
+    """Run a command that a status says to run, as somebody with a kubeconfig would."""
+    environment = os.environ | {"KUBECONFIG": str(plane.kubeconfig)}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def approved(team: Team, number: str) -> str:
     """A verified and approved version."""
     name = team.register(number)
@@ -202,8 +213,9 @@ def test_a_version_is_verified_then_approved(team: Team) -> None:
     assert kstatus(seen) is KStatus.CURRENT
     wait_for("the Job to go", lambda: not team.items("batch/v1/jobs"), 30)
     wait_for("its configuration to go", lambda: not team.items("configmaps", **{LABEL_KIND: "ModelVersion"}), 30)
-    team.decide(name, "Approved")
-    team.expect(lambda: team.version(name), Approved="True/Approved")
+    run_in_shell(team.plane, seen["status"]["message"].split("To approve: ")[1])
+    seen = team.expect(lambda: team.version(name), Approved="True/Approved")
+    assert seen["status"]["message"] == f"approved by {ADMIN}: WHY"
     team.plane.kubectl("wait", "-n", team.name, f"modelversion/{name}", "--for=condition=Approved", "--timeout=10s")
     assert settled_writes(team.plane, 5) == []
 
@@ -282,6 +294,41 @@ def test_taking_back_the_approval_stops_the_service(team: Team) -> None:
     wait_for("the pods to go", lambda: not team.deployments(), 30)
     team.decide(name, "Rejected")
     team.expect(team.service, Accepted="False/Rejected", Stalled="True/Rejected")
+
+
+def test_helm_waits_exactly_until_the_service_answers(team: Team, tmp_path: Path) -> None:
+    """Helm 4 waits by kstatus: it must neither return while the model loads nor hang when it answers."""
+    name = approved(team, "v1")
+    chart = tmp_path / "chart"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("apiVersion: v2\nname: guide\nversion: 0.1.0\n")
+    spec = {"model": {"versionRef": {"name": name}}}
+    manifest = {
+        "apiVersion": "tunewright.io/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": "guide"},
+        "spec": spec,
+    }
+    (chart / "templates" / "service.yaml").write_text(json.dumps(manifest))
+    location = ("--namespace", team.name, "--kubeconfig", str(team.plane.kubeconfig))
+    errors: list[Exception] = []
+
+    def install() -> None:
+        try:
+            helm("install", "guide", str(chart), *location, "--wait", "--timeout", "60s")
+        except HelmError as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=install)
+    waiting.start()
+    team.run_server(name, RUNNING, ready=False)
+    team.expect(team.service, Ready="False/Loading")
+    waiting.join(3)
+    assert waiting.is_alive(), "helm returned while the model was being loaded"
+    team.run_server(name, RUNNING, ready=True)
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert errors == []
 
 
 def test_deleting_the_objects_leaves_nothing(team: Team) -> None:
