@@ -11,16 +11,16 @@ from tunewright_operator.manifests.naming import MAX_NAME, child_name
     ("owner", "want"),
     [
         ("guide-v1", "guide-v1-verify"),
-        ("guide-v1.2", "guide-v1-2-39ba77-verify"),
-        ("a" * 40 + "-" + "1" * 20, "a" * 40 + "-" + "1" * 8 + "-5f5ff1-verify"),
+        ("guide-v1.2", "guide-v1-2-b54aad-verify"),
+        ("a" * 40 + "-" + "1" * 20, "a" * 40 + "-" + "1" * 8 + "-09f183-verify"),
     ],
     ids=["short", "with a dot", "long"],
 )
 def test_child_names(owner: str, want: str) -> None:
     name = child_name(owner, "verify")
+    assert name == want
     assert len(name) <= MAX_NAME
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
-    assert re.sub(r"-[0-9a-f]{6}-", "-", name) == re.sub(r"-[0-9a-f]{6}-", "-", want)
 
 
 def test_a_dot_and_a_dash_give_different_names() -> None:
