@@ -74,53 +74,32 @@ def install(kubectl: Kubectl, images: dict[str, str]) -> None:
 def upload(kubectl: Kubectl, image: str, sources: dict[str, Path]) -> None:
     """Copy files and directories into the claim (`path in the claim -> local path`) through a restricted pod."""
     kubectl.apply(manifest("01-storage.yaml"))
-    kubectl.apply(yaml.safe_dump(loader_pod(image)))
+    kubectl.apply(upload_pod(image))
     try:
-        kubectl.run("wait", "-n", NAMESPACE, "--for=condition=Ready", "pod/loader", "--timeout=120s")
+        kubectl.run("wait", "-n", NAMESPACE, "--for=condition=Ready", "pod/upload", "--timeout=120s")
     except KubectlError as error:
-        events = kubectl.run("get", "events", "-n", NAMESPACE, "--field-selector=involvedObject.name=loader")
+        events = kubectl.run("get", "events", "-n", NAMESPACE, "--field-selector=involvedObject.name=upload")
         raise DemoError(f"the pod that receives the files did not start: {error}\n{events}") from error
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, source in sources.items():
-            tar.add(source, arcname=name, filter=_readable)
-    kubectl.run("exec", "-i", "-n", NAMESPACE, "loader", "--", "tar", "-x", "-C", "/data", stdin=archive.getvalue())
-    kubectl.run("delete", "pod", "loader", "-n", NAMESPACE, "--grace-period=0", "--wait=false")
+            tar.add(source, arcname=name, filter=_anonymous)
+    kubectl.run("exec", "-i", "-n", NAMESPACE, "upload", "--", "tar", "-x", "-C", "/data", stdin=archive.getvalue())
+    kubectl.run("delete", "pod", "upload", "-n", NAMESPACE, "--grace-period=1")
 
 
-def _readable(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The files belong to whoever unpacks them; their modes stay."""
     member.uid = member.gid = 0
-    member.mode = 0o755 if member.isdir() else 0o644
+    member.uname = member.gname = ""
     return member
 
 
-def loader_pod(image: str) -> Object:
-    """A pod that mounts the claim at /data and waits."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "loader", "namespace": NAMESPACE},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "restartPolicy": "Never",
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 65532,
-                "fsGroup": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": "loader",
-                    "image": image,
-                    "command": ["sleep", "600"],
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                    "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-                }
-            ],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": NAMESPACE}}],
-        },
-    }
+def upload_pod(image: str) -> str:
+    """upload.yaml with an image that the cluster surely has."""
+    pod = yaml.safe_load(manifest("upload.yaml"))
+    pod["spec"]["containers"][0]["image"] = image
+    return yaml.safe_dump(pod)
 
 
 def submit(kubectl: Kubectl) -> None:
