@@ -2,8 +2,8 @@
 
 `gomod/kubernetes` pins the Kubernetes components, `gomod/tools` the programs beside them. The binaries of each module
 land in `CACHE/bin/MODULE-KEY/`, where KEY is a digest of everything that decides what they are: go.mod, go.sum, our own
-Go files and the flags. Go's build and module caches live in `CACHE/go` and go when everything is built: they are some
-ten gigabytes that nobody reads again.
+Go files and the linker's flags. Go's build and module caches live in `CACHE/go` and are removed once everything is
+built: six gigabytes that nobody reads again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ from e2e.cluster.paths import cache_root
 KUBERNETES_VERSION = "v1.34.4"
 SOURCES = Path(__file__).parent / "gomod"
 
-# Symbols and DWARF are dropped: nobody debugs these binaries, and linking takes half as long without.
+# The linker drops symbols and DWARF, since nobody debugs these binaries; so the compiler need not make any. That and a
+# lazier garbage collector in the compiler save a sixth of the CPU time (measured on net/http and what it imports).
+# Neither decides what a program does, so neither is in the key.
 _STRIP = "-s -w"
+_NO_DWARF = "-gcflags=all=-dwarf=false"
+_LAZY_COLLECTOR = {"GOGC": "400"}
 
 
 @dataclass(frozen=True)
@@ -104,14 +108,14 @@ def module_key(module: Module, sources: Path = SOURCES) -> str:
 
 def build_command(module: Module, packages: Sequence[str], output: Path) -> list[str]:
     """The `go build` of some packages of one module; run it in the module's folder."""
-    flags = ["-trimpath", "-buildvcs=false", "-modcacherw", "-ldflags", module.ldflags]
+    flags = ["-trimpath", "-buildvcs=false", "-modcacherw", _NO_DWARF, "-ldflags", module.ldflags]
     return ["go", "build", *flags, "-o", f"{output}/", *packages]
 
 
 def build_environment(cache: Path) -> dict[str, str]:
     """Go's environment: static binaries, caches of our own, no workspace or flags of the user's."""
     go = cache / "go"
-    ours = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+    ours = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", **_LAZY_COLLECTOR}
     return {**ours, "GOMODCACHE": str(go / "mod"), "GOCACHE": str(go / "build")}
 
 

@@ -64,8 +64,8 @@ def ensure_packages(programs: dict[str, str], report: Callable[[str], None]) -> 
             "Debian this command does it itself) and run this again."
         )
     report(f"installing Debian packages: {' '.join(packages)}")
-    # Services that come with a package (etcd, containerd) must not start: the cluster runs its own.
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    # Where systemd runs, some packages start a service of their own; the cluster shares no port or socket with those.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in install_commands(packages):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
