@@ -44,7 +44,7 @@ class StageError(Exception):
         self.rank = rank
 
 
-class Preempted(StageError):
+class PreemptedError(StageError):
     """SIGTERM arrived: the state was saved at a step boundary, and the next attempt goes on from there."""
 
     def __init__(self, message: str) -> None:
@@ -88,7 +88,8 @@ def classify(error: BaseException, outputs: Iterable[Path], free: Callable[[Path
     if type(error).__name__ in _PEER_CLASSES or _PEER_TEXT.search(text):
         return StageError(
             ExitCode.PEER_LOST,
-            f"lost the connection to another process of this run ({_first_line(text)}): look at the pod that ended first",
+            f"lost the connection to another process of this run ({_first_line(text)}): look at the pod that "
+            "ended first",
         )
     # torch.save and mmap report a full volume without errno, so ask the volume itself.
     full = next((d for d in outputs if free(d) < FULL_BELOW_BYTES), None)

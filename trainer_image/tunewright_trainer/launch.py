@@ -150,7 +150,7 @@ def oom_kills() -> int:
 
 
 def judge(
-    run: RunDirectory, exit_code: int, oom_killed: bool, stopped: bool, node: int, processes_per_node: int
+    run: RunDirectory, exit_code: int, *, oom_killed: bool, stopped: bool, node: int, processes_per_node: int
 ) -> TrainResult:
     """What the pod's exit means.
 

@@ -22,7 +22,7 @@ from tunewright_trainer.batches import collate, labels
 from tunewright_trainer.data import store
 from tunewright_trainer.data.split import DataOrder
 from tunewright_trainer.deepspeed_config import deepspeed_config
-from tunewright_trainer.errors import Preempted, StageError
+from tunewright_trainer.errors import PreemptedError, StageError
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.plan import RunPlan, plan_run
 from tunewright_trainer.progress import Pace
@@ -37,7 +37,7 @@ COLLECTIVE_TIMEOUT = 600
 its connections). A process that dies is noticed at once by gloo."""
 
 
-class OrderedRecords(torch.utils.data.Dataset[dict[str, list[int]]]):
+class OrderedRecords:
     """The records in the order of the whole run, repetitions included."""
 
     def __init__(self, records: Sequence[store.PreparedRecord], order: DataOrder, positions: int) -> None:
@@ -114,7 +114,7 @@ class Recipe:
         self.trainer.train(resume_from_checkpoint=str(self.resume_from) if self.resume_from else None)
         if self.reporter.stopped:
             step = self.trainer.state.global_step
-            raise Preempted(f"stopped after a checkpoint at step {step} of {self.plan.total_steps}")
+            raise PreemptedError(f"stopped after a checkpoint at step {step} of {self.plan.total_steps}")
         result = TrainResult(
             steps=self.trainer.state.global_step,
             loss=self.reporter.loss,

@@ -35,10 +35,8 @@ def run(config: TrainerConfig) -> ExportResult:
         StageError: OUTPUT_NOT_WRITABLE when another job wrote this version.
     """
     layout = Layout(config)
-    if layout.artifact.exists():
-        result = existing(config, layout.artifact)
-    else:
-        result = write(config, layout)
+    found = layout.artifact.exists()
+    result = existing(config, layout.artifact) if found else write(config, layout)
     _remove_work(layout)
     log.info("exported", **result.to_dict())
     return result

@@ -1,0 +1,143 @@
+"""What the libraries get: whole dictionaries, written out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.trainer.support import Job
+from tunewright_api.finetunejob import LoraMethod
+from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer.deepspeed_config import deepspeed_config
+from tunewright_trainer.plan import plan_run
+from tunewright_trainer.training_arguments import lora_arguments, training_arguments, weights_dtype
+
+COMMON = {
+    "train_micro_batch_size_per_gpu": 4,
+    "gradient_accumulation_steps": 1,
+    "gradient_clipping": 1.0,
+    "steps_per_print": 2**31,
+    "zero_allow_untested_optimizer": True,
+    "bf16": {"enabled": False},
+}
+STAGES: list[tuple[int, str, dict[str, Any]]] = [
+    (0, "cpu", {"stage": 0}),
+    (
+        1,
+        "cpu",
+        {
+            "stage": 1,
+            "overlap_comm": False,
+            "contiguous_gradients": True,
+            "reduce_scatter": True,
+            "reduce_bucket_size": 50_000_000,
+            "allgather_bucket_size": 50_000_000,
+        },
+    ),
+    (
+        2,
+        "cuda",
+        {
+            "stage": 2,
+            "overlap_comm": True,
+            "contiguous_gradients": True,
+            "reduce_scatter": True,
+            "reduce_bucket_size": 500_000_000,
+            "allgather_bucket_size": 500_000_000,
+        },
+    ),
+    (
+        3,
+        "cuda",
+        {
+            "stage": 3,
+            "overlap_comm": True,
+            "contiguous_gradients": True,
+            "reduce_scatter": True,
+            "reduce_bucket_size": 500_000_000,
+            "stage3_prefetch_bucket_size": 50_000_000,
+            "stage3_param_persistence_threshold": 100_000,
+            "stage3_max_live_parameters": 1_000_000_000,
+            "stage3_gather_16bit_weights_on_model_save": False,
+        },
+    ),
+]
+
+
+def parse(job: Job) -> TrainerConfig:
+    return TrainerConfig.model_validate(job.config)
+
+
+@pytest.mark.parametrize(("stage", "device", "zero"), STAGES)
+def test_deepspeed(job: Callable[..., Job], stage: int, device: str, zero: dict[str, Any]) -> None:
+    config = parse(job(distributed={"deepspeed": {"zeroStage": stage}}))
+    assert deepspeed_config(config, device) == {**COMMON, "zero_optimization": zero}
+
+
+def test_no_deepspeed_for_one_process(job: Callable[..., Job]) -> None:
+    assert deepspeed_config(parse(job()), "cpu") is None
+
+
+def test_training_arguments(job: Callable[..., Job]) -> None:
+    config = parse(job(hyperparameters={"warmupRatio": 0.3, "scheduler": "Constant"}))
+    plan = plan_run(config.hyperparameters, 36, 1)
+    assert training_arguments(config, plan, "cpu", "/work/checkpoints", 600) == {
+        "output_dir": "/work/checkpoints",
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": 2e-3,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": 2,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch_fused",
+        "activation_checkpointing": False,
+        "activation_checkpointing_kwargs": None,
+        "bf16": False,
+        "seed": 42,
+        "use_cpu": True,
+        "ddp_backend": None,
+        "ddp_timeout": 600,
+        "average_tokens_across_devices": True,
+        "train_sampling_strategy": "sequential",
+        "dataloader_pin_memory": False,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+    }
+
+
+def test_lora_arguments() -> None:
+    assert lora_arguments(LoraMethod(rank=8, alpha=16, target_modules=["q_proj"])) == {
+        "task_type": "CAUSAL_LM",
+        "r": 8,
+        "lora_alpha": 16,
+        "lora_dropout": 0.0,
+        "target_modules": ["q_proj"],
+        "bias": "none",
+    }
+    assert lora_arguments(LoraMethod())["target_modules"] == "all-linear"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "want"),
+    [
+        pytest.param({"method": {"full": {}}}, "float32", id="fp32 master weights of full training"),
+        pytest.param({}, "bfloat16", id="a frozen base needs no master weights"),
+        pytest.param(
+            {"method": {"full": {}}, "distributed": {"deepspeed": {"zeroStage": 3}}},
+            "bfloat16",
+            id="DeepSpeed keeps the master weights",
+        ),
+    ],
+)
+def test_weights_of_bf16_training(job: Callable[..., Job], overrides: dict[str, Any], want: str) -> None:
+    config = job(hyperparameters={"precision": "BF16"}, **overrides)
+    assert weights_dtype(parse(config)) == want
+    config.config["hyperparameters"]["precision"] = "FP32"
+    assert weights_dtype(parse(config)) == "float32"

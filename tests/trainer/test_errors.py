@@ -1,0 +1,150 @@
+"""Exceptions get the right name."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.support import Job
+from tunewright_api.names import ExitCode
+from tunewright_api.results import TrainResult
+from tunewright_trainer.errors import StageError, classify
+from tunewright_trainer.launch import available_cpus, judge, wait_for_name, worker_command
+from tunewright_trainer.rundir import RunDirectory
+
+WORK = Path("/mnt/claims/out/.work")
+
+
+def os_error(number: int, path: str) -> OSError:
+    return OSError(number, "because", path)
+
+
+class DistBackendError(RuntimeError):
+    """Stands for torch.distributed's class of this name."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (os_error(errno.ENOSPC, f"{WORK}/a"), ExitCode.VOLUME_FULL, f"the volume of {WORK} is full"),
+        (RuntimeError("No space left on device (os error 28)"), ExitCode.VOLUME_FULL, "is full: enlarge the claim"),
+        (os_error(errno.EACCES, f"{WORK}/a"), ExitCode.OUTPUT_NOT_WRITABLE, f"cannot write {WORK}/a"),
+        (os_error(errno.EROFS, "/mnt/claims/out"), ExitCode.OUTPUT_NOT_WRITABLE, "cannot write /mnt/claims/out"),
+        (os_error(errno.EACCES, "/mnt/claims/in/x"), ExitCode.INPUT_NOT_READABLE, "cannot read /mnt/claims/in/x"),
+        (os_error(errno.ENOENT, "/mnt/claims/in/x"), ExitCode.INPUT_NOT_READABLE, "it does not exist"),
+        (MemoryError(), ExitCode.OUT_OF_MEMORY, "microBatchSize"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ExitCode.OUT_OF_MEMORY, "microBatchSize"),
+        (RuntimeError("[gloo] Connection closed by peer [::1]:4"), ExitCode.PEER_LOST, "another process"),
+        (DistBackendError("NCCL error"), ExitCode.PEER_LOST, "another process"),
+        (KeyError("x"), ExitCode.INTERNAL, "KeyError"),
+    ],
+)
+def test_classify(error: Exception, code: ExitCode, words: str) -> None:
+    named = classify(error, [WORK], free=lambda _: 1 << 40)
+    assert named.code is code
+    assert words in named.message
+
+
+def test_a_failed_write_without_errno_on_a_full_volume() -> None:
+    named = classify(RuntimeError("PytorchStreamWriter failed"), [WORK], free=lambda _: 0)
+    assert named.code is ExitCode.VOLUME_FULL
+
+
+def test_the_name_of_rank_0_is_waited_for() -> None:
+    now, answers = [0.0], iter([OSError(), OSError(), "10.0.0.1"])
+
+    def resolve(host: str) -> str:
+        answer = next(answers, OSError("no such name"))
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    wait_for_name("pod-0", 10, resolve, sleep, lambda: now[0])
+    with pytest.raises(StageError, match=r"pod-0 .* did not resolve within 10 s") as caught:
+        wait_for_name("pod-0", 10, resolve, sleep, lambda: now[0])
+    assert caught.value.code is ExitCode.PEER_LOST
+    assert now[0] < 25
+
+
+@pytest.mark.parametrize(
+    ("affinity", "cpu_max", "want"),
+    [
+        (64, None, 64),
+        (64, "max 100000", 64),
+        (64, "150000 100000", 2),
+        (64, "50000 100000", 1),
+        (2, "400000 100000", 2),
+    ],
+)
+def test_threads_follow_the_cpu_limit(affinity: int, cpu_max: str | None, want: int) -> None:
+    assert available_cpus(affinity, cpu_max) == want
+
+
+def test_one_process_needs_no_torchrun(job: Callable[..., Job]) -> None:
+    from tunewright_api.trainer_config import Rendezvous
+
+    alone = Rendezvous(nodes=1, processes_per_node=1, address="a")
+    assert worker_command(alone, 0, Path("/c"), 60)[1:] == ["-m", "tunewright_trainer.worker", "/c"]
+    gang = Rendezvous(nodes=2, processes_per_node=8, address="a")
+    assert worker_command(gang, 1, Path("/c"), 60)[1:] == [
+        *("-m", "tunewright_trainer.elastic", "--nnodes=2", "--node-rank=1", "--nproc-per-node=8"),
+        *("--master-addr=a", "--master-port=29500", "--rdzv-conf=timeout=60", "--max-restarts=0"),
+        *("--monitor-interval=0.2", "-m", "tunewright_trainer.worker", "/c"),
+    ]
+
+
+RESULT = TrainResult(steps=4, seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "deaths", "exit_code", "oom", "want"),
+    [
+        pytest.param({0: RESULT, 1: RESULT}, {}, 0, False, None, id="success"),
+        pytest.param(
+            {0: ExitCode.PEER_LOST, 1: ExitCode.DIVERGED},
+            {},
+            1,
+            False,
+            ExitCode.DIVERGED,
+            id="an echo loses to a cause",
+        ),
+        pytest.param({0: ExitCode.PEER_LOST}, {}, 1, False, ExitCode.PEER_LOST, id="the other pod died"),
+        pytest.param({0: ExitCode.PEER_LOST}, {1: -9}, 1, True, ExitCode.OUT_OF_MEMORY, id="killed for memory"),
+        pytest.param({0: ExitCode.PEER_LOST}, {1: -9}, 1, False, ExitCode.INTERNAL, id="killed by someone"),
+        pytest.param({0: ExitCode.PEER_LOST}, {1: -11}, 1, False, ExitCode.INTERNAL, id="segmentation fault"),
+        pytest.param({0: ExitCode.INTERNAL}, {1: -15}, 1, False, ExitCode.INTERNAL, id="torchrun ended the others"),
+        pytest.param({}, {}, -9, False, ExitCode.INTERNAL, id="the only worker was killed"),
+        pytest.param({}, {}, -9, True, ExitCode.OUT_OF_MEMORY, id="the only worker was killed for memory"),
+        pytest.param({}, {}, 1, False, ExitCode.INTERNAL, id="no word at all"),
+    ],
+)
+def test_the_pod_ends_with_the_cause(
+    tmp_path: Path,
+    *,
+    words: dict[int, TrainResult | ExitCode],
+    deaths: dict[int, int],
+    exit_code: int,
+    oom: bool,
+    want: ExitCode | None,
+) -> None:
+    run = RunDirectory(tmp_path)
+    for rank, word in words.items():
+        if isinstance(word, TrainResult):
+            run.write_result(rank, word)
+        else:
+            run.write_error(rank, StageError(word, "…"))
+    run.write_deaths(deaths)
+
+    def verdict() -> TrainResult:
+        return judge(run, exit_code, oom_killed=oom, stopped=False, node=0, processes_per_node=2)
+
+    if want is None:
+        assert verdict() == RESULT
+    else:
+        with pytest.raises(StageError) as caught:
+            verdict()
+        assert caught.value.code is want

@@ -1,0 +1,148 @@
+"""From trained weights to a verified artifact, and evaluation on the way; LoRA and full, tiny and real."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.support import Job, Pod, make_job
+from tunewright_api.artifact import verify
+from tunewright_api.finetunejob import MetricName
+from tunewright_api.names import ExitCode
+from tunewright_trainer.metrics import MAX_PERPLEXITY, exact_match, perplexity, rouge_l
+from tunewright_trainer.stages import export as export_stage
+
+
+def test_metrics() -> None:
+    assert exact_match(["a  b\n", "c"], ["a b", "d"]) == 0.5
+    assert rouge_l(["the cat sat", ""], ["the cat sat", "x"]) == 0.5
+    assert perplexity(0.0) == 1.0
+    assert perplexity(1e9) == MAX_PERPLEXITY
+
+
+def verify_stage(root: Path, artifact: Path, digest: str) -> tuple[int, dict[str, Any]]:
+    """Run verify as a process."""
+    config = root / "verify.json"
+    config.write_text(json.dumps({"artifact": str(artifact), "digest": digest}))
+    finished = Pod.start("verify", config, root).finish()
+    return finished.code, finished.message
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("method", "merge", "kind"),
+    [({"full": {}}, True, "Full"), ({"lora": {"rank": 4}}, True, "Full"), ({"lora": {"rank": 4}}, False, "Adapter")],
+    ids=["full", "lora merged", "lora adapter"],
+)
+def test_train_evaluate_export_verify(
+    job: Callable[..., Job], method: dict[str, Any], merge: bool, kind: str, tiny_model: Path
+) -> None:
+    made = job(
+        method=method,
+        export={"merge": merge},
+        hyperparameters={"maxSteps": 30},
+        evaluation={"samplePrompts": ["Who?"], "maxNewTokens": 8},
+    )
+    made.must("prepare", "train")
+    evaluated = made.must("evaluate")["evaluate"]
+    assert evaluated["records"] == 4
+    pairs = {pair["metric"]: (pair["base"], pair["tuned"]) for pair in evaluated["metrics"]}
+    assert set(pairs) == set(MetricName)
+    assert pairs["Loss"][1] < pairs["Loss"][0]
+    assert [sample["prompt"] for sample in evaluated["samples"]] == ["Who?"]
+
+    result = made.must("export")["export"]
+    assert result["kind"] == kind
+    assert not made.work.exists()
+    manifest = verify(made.artifact, result["digest"])
+    assert manifest.job_uid == "uid-1"
+    paths = {file.path for file in manifest.files}
+    assert "evaluation.json" in paths
+    assert ("model/model.safetensors" in paths) == (kind == "Full")
+    assert ("adapter/adapter_model.safetensors" in paths) == ("lora" in method)
+    for path in made.artifact.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
+    if kind == "Full":
+        for name in ("chat_template.jinja", "tokenizer.json", "config.json", "generation_config.json"):
+            assert (made.artifact / "model" / name).read_bytes() == (tiny_model / name).read_bytes()
+        assert loss_of(made.artifact / "model", made) == pytest.approx(pairs["Loss"][1], rel=1e-4)
+
+    assert made.must("export")["export"]["digest"] == result["digest"]
+    made.config["job"]["uid"] = "uid-2"
+    refused = made.run("export")
+    assert refused.code == ExitCode.OUTPUT_NOT_WRITABLE, refused.describe()
+    assert "already exists and is written by the job with uid uid-1" in refused.message["message"]
+
+    assert verify_stage(made.root, made.artifact, result["digest"])[0] == 0
+    (made.artifact / "evaluation.json").write_text("{}")
+    code, message = verify_stage(made.root, made.artifact, result["digest"])
+    assert code == ExitCode.DIGEST_MISMATCH
+    assert "evaluation.json was changed after export" in message["message"]
+
+
+def loss_of(model: Path, job: Job) -> float:
+    """Loss of an exported model on the same held-out records, loaded as a user would."""
+    from transformers import AutoModelForCausalLM
+
+    from tunewright_trainer.data import store
+    from tunewright_trainer.stages.evaluate import answer_loss
+
+    job.must("prepare")
+    records = store.read(job.work / "dataset" / "validation.jsonl")
+    return answer_loss(AutoModelForCausalLM.from_pretrained(model).eval(), records)
+
+
+def test_a_directory_that_no_job_wrote_is_left_alone(job: Callable[..., Job]) -> None:
+    made = job()
+    made.artifact.mkdir()
+    (made.artifact / "precious").write_text("x")
+    finished = made.run("export")
+    assert finished.code == ExitCode.OUTPUT_NOT_WRITABLE, finished.describe()
+    assert "choose a new output.version" in finished.message["message"]
+    assert (made.artifact / "precious").exists()
+
+
+def test_export_without_training(job: Callable[..., Job]) -> None:
+    made = job()
+    finished = made.run("export")
+    assert finished.code == ExitCode.INPUT_NOT_READABLE
+    assert "run the train stage first" in finished.message["message"]
+    assert not made.artifact.exists()
+
+
+def test_a_failed_export_leaves_nothing(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunewright_api.trainer_config import TrainerConfig
+
+    made = job(method={"full": {}})
+    (made.work / "trained").mkdir(parents=True)
+
+    def explode(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export_stage, "copy_description", explode)
+    with pytest.raises(OSError, match="No space left"):
+        export_stage.run(TrainerConfig.model_validate(made.config))
+    assert [path.name for path in made.root.iterdir() if "artifact" in path.name] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_real_model_learns_with_lora(tmp_path: Path, smollm: Path) -> None:
+    job = make_job(
+        tmp_path / "job",
+        smollm,
+        method={"lora": {}},
+        hyperparameters={"maxSteps": 6, "microBatchSize": 4, "learningRate": 1e-3},
+        evaluation={"maxRecords": 4, "maxNewTokens": 16, "samplePrompts": ["What is the capital of France?"]},
+    )
+    job.must("prepare", "train")
+    evaluated = job.must("evaluate")["evaluate"]
+    pairs = {pair["metric"]: (pair["base"], pair["tuned"]) for pair in evaluated["metrics"]}
+    assert pairs["Loss"][1] < pairs["Loss"][0] - 0.3
+    assert "Paris" in evaluated["samples"][0]["base"]
+    result = job.must("export")["export"]
+    assert result["chatTemplateDigest"].startswith("sha256:")
+    verify(job.artifact, result["digest"])

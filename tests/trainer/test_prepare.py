@@ -1,0 +1,164 @@
+"""The prepare stage as a process: files, digests, and what goes wrong with volumes and permissions."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.support import REPO, Job
+from tunewright_api.names import ExitCode
+
+OTHER_USER = 65532
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: changes owners or mounts a volume")
+
+
+def test_prepare_splits_and_digests(job: Callable[..., Job]) -> None:
+    good = job()
+    result = good.must("prepare")["prepare"]
+    data = (good.root / "data.jsonl").read_bytes()
+    assert result == {
+        "records": 40,
+        "train": 36,
+        "validation": 4,
+        "truncated": 0,
+        "digest": "sha256:" + hashlib.sha256(data).hexdigest(),
+    }
+    files = [good.work / "dataset" / name for name in ("train.jsonl", "validation.jsonl")]
+    before = [file.read_bytes() for file in files]
+    assert [content.count(b"\n") for content in before] == [36, 4]
+    assert json.loads(before[0].splitlines()[0])["messages"][1]["role"] == "assistant"
+    good.must("prepare")
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_prepare_and_verify_never_import_torch() -> None:
+    program = (
+        "import sys, tunewright_trainer.__main__, tunewright_trainer.stages.prepare, tunewright_trainer.stages.verify, "
+        "tunewright_trainer.stages.train, tokenizers; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
+    path = f"{REPO / 'crds'}:{REPO / 'trainer_image'}"
+    assert (
+        subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        pytest.param(lambda j: (j.root / "data.jsonl").unlink(), 66, "data.jsonl: it does not exist", id="no file"),
+        pytest.param(lambda j: (j.root / "data.jsonl").write_text(""), 65, "has no records", id="empty file"),
+        pytest.param(
+            lambda j: (j.root / "data.jsonl").write_text('{"instruction": "a", "output": "b"}'),
+            65,
+            "at least two are needed",
+            id="one record",
+        ),
+        pytest.param(lambda j: j.config["dataset"].update(path=str(j.root)), 66, "it is a directory", id="a directory"),
+        pytest.param(
+            lambda j: j.config["hyperparameters"].update(sequenceLength=16),
+            65,
+            "line 1: the prompt alone fills hyperparameters.sequenceLength (16 tokens)",
+            id="no room for an answer",
+        ),
+        pytest.param(lambda j: j.config["model"].update(path="/no/model"), 66, "/no/model", id="no model directory"),
+        pytest.param(
+            lambda j: j.config["model"].update(path=str(j.root.parent)),
+            66,
+            "is not a Hugging Face model directory",
+            id="not a model",
+        ),
+        pytest.param(
+            lambda j: j.config["hyperparameters"].update(epochs="many"),
+            64,
+            "hyperparameters.epochs: Input should be a valid integer",
+            id="wrong configuration",
+        ),
+        pytest.param(lambda j: j.config.update(surprise=1), 64, "surprise: Extra inputs", id="unknown field"),
+    ],
+)
+def test_prepare_refuses(job: Callable[..., Job], change: Callable[[Job], object], code: int, words: str) -> None:
+    wrong = job()
+    change(wrong)
+    finished = wrong.run("prepare")
+    assert finished.code == code, finished.describe()
+    assert finished.message["outcome"] == "Failed"
+    assert finished.message["reason"] == ExitCode(code).reason
+    assert words in finished.message["message"]
+
+
+def test_a_model_without_a_chat_template(job: Callable[..., Job], tiny_model: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (base / name).write_bytes((tiny_model / name).read_bytes())
+    wrong = job()
+    wrong.config["model"]["path"] = str(base)
+    finished = wrong.run("prepare")
+    assert finished.code == ExitCode.INVALID_CONFIG, finished.describe()
+    assert "has no chat template" in finished.message["message"]
+
+
+def test_configuration_that_is_missing_or_no_json(job: Callable[..., Job], tmp_path: Path) -> None:
+    empty = job()
+    pod = empty.start("prepare")
+    assert pod.finish().code == 0
+    from tests.trainer.support import Pod
+
+    (tmp_path / "bad.json").write_text("{")
+    for name, words in (("none.json", "No such file"), ("bad.json", "Invalid JSON")):
+        finished = Pod.start("train", tmp_path / name, tmp_path).finish()
+        assert finished.code == ExitCode.INVALID_CONFIG
+        assert words in finished.message["message"]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("locked", "code", "words"),
+    [
+        pytest.param("data.jsonl", 66, "permission denied", id="dataset that the pod's user may not read"),
+        pytest.param("work", 74, "permission denied", id="output that the pod's user may not write"),
+    ],
+)
+def test_permissions(job: Callable[..., Job], locked: str, code: int, words: str) -> None:
+    refused = job()
+    refused.work.mkdir()
+    path = refused.root / locked
+    os.chown(path, OTHER_USER, OTHER_USER)
+    path.chmod(0o600 if path.is_file() else 0o755)
+    finished = refused.run("prepare", without_override=True)
+    assert finished.code == code, finished.describe()
+    assert str(path) in finished.message["message"]
+    assert words in finished.message["message"]
+    assert "for user" in finished.message["message"] or "by user" in finished.message["message"]
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A volume of 16 MiB."""
+    path = tmp_path / "volume"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine does not allow mounts")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+@needs_root
+def test_a_full_volume_is_named(job: Callable[..., Job], small_volume: Path) -> None:
+    (small_volume / "filler").write_bytes(b"x" * (15 << 20))
+    full = job(directories={"work": str(small_volume / "work"), "artifact": str(small_volume / "artifact")})
+    data = full.root / "data.jsonl"
+    long = json.dumps({"instruction": "a" * 60, "output": "b" * 60}) + "\n"
+    data.write_text(long * 4000)
+    finished = full.run("prepare")
+    assert finished.code == ExitCode.VOLUME_FULL, finished.describe()
+    assert f"the volume of {small_volume / 'work'} is full" in finished.message["message"]
+    assert not list((small_volume / "work" / "dataset").iterdir())

@@ -1,0 +1,179 @@
+"""Training as pods do it: real processes, gloo, DeepSpeed, signals."""
+
+import json
+import os
+import signal
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.support import Job, make_job, write_tiny_model
+from tunewright_api.names import ExitCode
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+# A global batch of 16 records, whoever shares it.
+STEPS = 20
+BATCHES = {
+    1: {"microBatchSize": 16, "gradientAccumulationSteps": 1},
+    2: {"microBatchSize": 2, "gradientAccumulationSteps": 4},
+}
+
+
+def pods(root: Path, model: Path, nodes: int, processes: int, **overrides: Any) -> Job:
+    """A full fine-tuning run in fp32 over `nodes` pods of `processes`."""
+    hyperparameters = {
+        **BATCHES[nodes * processes],
+        "maxSteps": STEPS,
+        "precision": "FP32",
+        "scheduler": "Constant",
+        **overrides.pop("hyperparameters", {}),
+    }
+    job = make_job(root, model, method={"full": {}}, hyperparameters=hyperparameters, **overrides)
+    job.config["rendezvous"].update(nodes=nodes, processesPerNode=processes)
+    job.must("prepare")
+    return job
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[int, float]:
+    """The loss curve of one process."""
+    job = pods(tmp_path_factory.mktemp("one"), tiny_model, 1, 1)
+    (finished,) = job.train()
+    assert finished.code == 0, finished.describe()
+    losses = finished.losses()
+    assert list(losses) == list(range(1, STEPS + 1))
+    assert losses[STEPS] < losses[1]
+    return losses
+
+
+def worst_difference(got: dict[int, float], want: dict[int, float]) -> float:
+    """Largest relative difference over the steps of `got`."""
+    return max(abs(loss - want[step]) / want[step] for step, loss in got.items())
+
+
+@pytest.mark.parametrize(("stage", "nodes", "processes"), [(0, 2, 1), (1, 1, 2), (2, 1, 2), (3, 2, 1)])
+def test_two_processes_compute_the_curve_of_one(
+    *, tmp_path: Path, tiny_model: Path, one_process: dict[int, float], stage: int, nodes: int, processes: int
+) -> None:
+    job = pods(tmp_path / "job", tiny_model, nodes, processes, distributed={"deepspeed": {"zeroStage": stage}})
+    finished = job.train()
+    assert [pod.code for pod in finished] == [0] * nodes, "\n".join(pod.describe() for pod in finished)
+    losses = finished[0].losses()
+    assert list(losses) == list(one_process)
+    assert worst_difference(losses, one_process) < 1e-3
+    for pod in finished:
+        assert pod.message["train"]["steps"] == STEPS
+    assert (job.work / "trained" / "model.safetensors").is_file()
+
+
+def test_a_killed_pod_and_a_preempted_pod_cost_nothing_but_time(
+    tmp_path: Path, tiny_model: Path, one_process: dict[int, float]
+) -> None:
+    job = pods(
+        tmp_path / "job",
+        tiny_model,
+        nodes=2,
+        processes=1,
+        distributed={"deepspeed": {"zeroStage": 2}},
+        checkpoint={"everySteps": 4},
+    )
+    checkpoints = job.work / "checkpoints"
+    curve: dict[int, float] = {}
+
+    # SIGKILL of one pod right after the first checkpoint.
+    survivor, victim = job.start("train", 0), job.start("train", 1)
+    survivor.wait_for((checkpoints / "step-4").is_dir)
+    victim.kill()
+    victim.process.wait()
+    ended = survivor.finish(timeout=20)
+    assert ended.code == ExitCode.PEER_LOST, ended.describe()
+    assert ExitCode(ended.code).retriable
+    assert ended.message["rank"] == 0
+    curve |= ended.losses()
+
+    # SIGTERM of one pod: both stop at the same step, with a checkpoint.
+    first, second = job.start("train", 0), job.start("train", 1)
+    first.wait_for((checkpoints / "step-8").is_dir)
+    second.terminate()
+    stopped = [first.finish(timeout=60), second.finish(timeout=60)]
+    assert [pod.code for pod in stopped] == [ExitCode.PREEMPTED] * 2, "\n".join(p.describe() for p in stopped)
+    resumed = stopped[0].losses()
+    assert min(resumed) > 4
+    assert (checkpoints / f"step-{max(resumed)}").is_dir()
+    assert str(max(resumed)) in stopped[0].message["message"]
+    curve |= resumed
+
+    # The last attempt goes on exactly there.
+    finished = job.train()
+    assert [pod.code for pod in finished] == [0, 0], "\n".join(pod.describe() for pod in finished)
+    assert min(finished[0].losses()) == max(resumed) + 1
+    curve |= finished[0].losses()
+    assert sorted(curve) == list(one_process)
+    assert worst_difference(curve, one_process) < 1e-3
+    assert len([path for path in checkpoints.iterdir() if path.name.startswith("step-")]) <= 2
+
+
+def test_progress_and_metrics_are_served_while_training(job: Callable[..., Job]) -> None:
+    running = job(hyperparameters={"maxSteps": 5000})
+    running.must("prepare")
+    pod = running.start("train")
+
+    def answered() -> bool:
+        try:
+            return bool(running.progress()["step"] > 3)
+        except OSError:
+            return False
+
+    pod.wait_for(answered)
+    progress = running.progress()
+    assert progress["totalSteps"] == 5000
+    assert progress["tokensPerSecond"] > 0
+    assert progress["etaSeconds"] > 0
+    assert 0 < progress["loss"] < 20
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.config['port']}/metrics", timeout=5) as answer:
+        metrics = answer.read().decode()
+    for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "step", "step_seconds_bucket"):
+        assert f"tunewright_train_{name}" in metrics
+    pod.terminate()
+    assert pod.finish(timeout=60).code == ExitCode.PREEMPTED
+
+
+def test_an_unknown_target_module_is_a_configuration_error(job: Callable[..., Job]) -> None:
+    wrong = job(method={"lora": {"targetModules": ["no_such_proj"]}})
+    wrong.must("prepare")
+    finished = wrong.run("train")
+    assert finished.code == ExitCode.INVALID_CONFIG, finished.describe()
+    assert "method.lora.targetModules" in finished.message["message"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    job = make_job(tmp_path / "job", write_tiny_model(tmp_path / "broken", norm=float("nan")))
+    job.must("prepare")
+    finished = job.run("train")
+    assert finished.code == ExitCode.DIVERGED, finished.describe()
+    assert "the loss became nan at step 1: lower hyperparameters.learningRate" in finished.message["message"]
+    assert not (job.work / "trained").exists()
+
+
+def test_a_worker_that_is_killed_is_named(job: Callable[..., Job]) -> None:
+    running = job(hyperparameters={"maxSteps": 5000})
+    running.must("prepare")
+    pod = running.start("train")
+    children = Path(f"/proc/{pod.process.pid}/task/{pod.process.pid}/children")
+    pod.wait_for(lambda: bool(children.read_text().strip()))
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    finished = pod.finish(timeout=30)
+    assert finished.code == ExitCode.INTERNAL, finished.describe()
+    assert finished.message["rank"] == 0
+    assert "SIGKILL" in finished.message["message"]
+
+
+def test_train_again_after_the_end_reports_the_same_result(job: Callable[..., Job]) -> None:
+    done = job()
+    trained = done.must("prepare", "train")
+    assert done.must("train") == trained
+    assert json.loads((done.work / "trained" / "train.json").read_text())["steps"] == 4
