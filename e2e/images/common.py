@@ -1,0 +1,103 @@
+"""What every step of an image build shares: the cache folder, locks, timed progress lines, child processes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+"""The root of the checkout that this package belongs to."""
+
+
+class ImageBuildError(RuntimeError):
+    """A step failed; the message's last sentence says what to do."""
+
+
+def cache_root() -> Path:
+    """Return the folder for everything that is expensive to make: $TUNEWRIGHT_CACHE or ~/.cache/tunewright."""
+    configured = os.environ.get("TUNEWRIGHT_CACHE")
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "tunewright"
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold a lock of this name, so that two builds on one machine share work instead of racing for a folder."""
+    folder = cache_root() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def say(message: str) -> None:
+    """Print one progress line at once."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """Announce a step and print the seconds that it took."""
+    say(f"[images] {title} ...")
+    started = time.monotonic()
+    yield
+    say(f"[images] {title}: {time.monotonic() - started:.1f} s")
+
+
+def run(command: Sequence[str | Path], *, advice: str, env: Mapping[str, str] | None = None) -> None:
+    """Run a command; on failure raise ImageBuildError with the end of its output and the advice.
+
+    Args:
+        command: Program and arguments.
+        advice: A sentence that says what to do when this command fails.
+        env: Variables set on top of this process's environment.
+    """
+    arguments = [str(part) for part in command]
+    try:
+        done = subprocess.run(
+            arguments,
+            env={**os.environ, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ImageBuildError(f"{arguments[0]} is not installed. {advice}") from error
+    if done.returncode != 0:
+        tail = "\n".join(done.stdout.splitlines()[-25:])
+        raise ImageBuildError(f"{' '.join(arguments[:6])} ended with {done.returncode}:\n{tail}\n{advice}")
+
+
+def uv() -> list[str]:
+    """Return the command that starts uv, from PATH or from this interpreter's environment."""
+    found = shutil.which("uv")
+    if found:
+        return [found]
+    if importlib.util.find_spec("uv"):
+        return [sys.executable, "-m", "uv"]
+    raise ImageBuildError("uv is not installed. Install it with 'pip install uv' and run the command again.")
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def content_key(*parts: str | Path) -> str:
+    """Return a short key over texts and files' contents: any change of any part gives another key."""
+    digest = hashlib.sha256()
+    for part in parts:
+        value = file_digest(part) if isinstance(part, Path) else hashlib.sha256(part.encode()).hexdigest()
+        digest.update(value.encode())
+    return digest.hexdigest()[:16]
