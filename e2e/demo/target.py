@@ -24,8 +24,8 @@ def preparation() -> dict[str, list[list[str]]]:
     """What must be built, as commands that can run side by side."""
     if kind_of_cluster() == "kubeconfig":
         return {"cluster": [["e2e.cluster", "build", "helm"], ["e2e.cluster", "up"]], "model": MODEL_STEPS}
-    tools = ["e2e.cluster", "build", *(["helm"] if kind_of_cluster() == "kind" else [])]
-    return {"cluster": [tools, ["e2e.cluster", "up"]], "images": BUILD_STEPS}
+    tools = [["e2e.cluster", "build", "helm"]] if kind_of_cluster() == "kind" else []
+    return {"cluster": [*tools, ["e2e.cluster", "up"]], "images": BUILD_STEPS}
 
 
 def images() -> dict[str, str]:
