@@ -1,0 +1,226 @@
+"""The children of a FineTuneJob, as golden files, and what must hold for all of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.training import CONFIG
+from tests.training import job as build_job
+from tunewright_api.finetunejob import FineTuneJobSpec
+from tunewright_api.names import ENV_RENDEZVOUS_ADDRESS, ExitCode, Stage
+from tunewright_api.results import ExportResult
+from tunewright_api.trainer_config import TrainerConfig
+from tunewright_operator.manifests.finetunejob import build_stage_job
+from tunewright_operator.manifests.finetunejob_names import rank_zero_host, stage_job_name
+from tunewright_operator.manifests.finetunejob_network import build_network_policy, build_service
+from tunewright_operator.manifests.registration import build_model_version
+from tunewright_operator.manifests.resources import parse_quantity, processes_per_node, threads_per_process
+from tunewright_operator.manifests.trainer_config import build_config_map, claims_of
+from tunewright_operator.policies.course import STAGES
+
+Object = dict[str, Any]
+
+ROOT = Path(__file__).resolve().parents[3]
+GOLDEN = Path(__file__).parent / "golden"
+EXAMPLES = {
+    "finetunejob-quickstart": ROOT / "examples/quickstart/02-finetunejob.yaml",
+    "finetunejob-llama-3-70b": ROOT / "examples/llama-3-70b/finetunejob.yaml",
+}
+DIGEST = "sha256:" + "d" * 64
+
+
+def load(path: Path) -> Object:
+    """An example as the apiserver would store it."""
+    obj: Object = yaml.safe_load(path.read_text())
+    obj["metadata"] |= {"uid": "0c5a6e0e-0000-4000-8000-000000000001", "generation": 1}
+    obj["metadata"].setdefault("namespace", "default")
+    return obj
+
+
+def read(obj: Object) -> FineTuneJobSpec:
+    """Its spec, with all defaults."""
+    return FineTuneJobSpec.model_validate(obj["spec"])
+
+
+def all_children(obj: Object) -> list[Object]:
+    """Everything that is created for a job without a restart."""
+    spec = read(obj)
+    stages = [build_stage_job(obj, spec, stage, 1, CONFIG) for stage in STAGES]
+    export = ExportResult(digest=DIGEST, size_bytes=1024, kind="Full", chat_template_digest=DIGEST)
+    version = build_model_version(obj, spec, export, dataset_digest=DIGEST, image=CONFIG.trainer_image, evaluation=[])
+    return [
+        build_config_map(obj, spec),
+        build_network_policy(obj, CONFIG),
+        build_service(obj),
+        *stages,
+        version,
+    ]
+
+
+def training_pod(obj: Object, attempt: int = 1) -> Object:
+    """spec of the training pods."""
+    pod: Object = build_stage_job(obj, read(obj), Stage.TRAIN, attempt, CONFIG)["spec"]["template"]["spec"]
+    return pod
+
+
+def environment(pod: Object) -> dict[str, Any]:
+    """Environment of the one container."""
+    return {env["name"]: env.get("value", env.get("valueFrom")) for env in pod["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_children_of_an_example_are_the_golden_ones(name: str) -> None:
+    path = GOLDEN / f"{name}.yaml"
+    text = yaml.safe_dump_all(all_children(load(EXAMPLES[name])), sort_keys=False)
+    if not path.exists():
+        path.write_text(text)
+    assert text == path.read_text(), f"{path} differs: remove it and run again if the change is meant"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_pod_passes_pod_security_restricted_and_has_no_token(name: str) -> None:
+    obj = load(EXAMPLES[name])
+    for stage in STAGES:
+        pod = build_stage_job(obj, read(obj), stage, 1, CONFIG)["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+
+
+def test_the_configuration_file_is_what_the_trainer_reads() -> None:
+    obj = load(EXAMPLES["finetunejob-quickstart"])
+    config = TrainerConfig.model_validate_json(build_config_map(obj, read(obj))["data"]["config.json"])
+    assert config.model.path == "/mnt/claims/quickstart/base-model"
+    assert config.dataset.path == "/mnt/claims/quickstart/dataset/train.jsonl"
+    assert config.directories.work == f"/mnt/claims/quickstart/models/.work/{obj['metadata']['uid']}"
+    assert config.directories.artifact == "/mnt/claims/quickstart/models/guide/v1"
+    assert (config.rendezvous.nodes, config.rendezvous.processes_per_node) == (2, 1)
+    assert config.hyperparameters == read(obj).hyperparameters
+
+
+def test_the_same_spec_builds_the_same_bytes() -> None:
+    obj = load(EXAMPLES["finetunejob-llama-3-70b"])
+    assert json.dumps(all_children(obj)) == json.dumps(all_children(load(EXAMPLES["finetunejob-llama-3-70b"])))
+
+
+def test_the_rendezvous_follows_the_attempt() -> None:
+    obj = build_job()
+    hosts = [environment(training_pod(obj, attempt))[ENV_RENDEZVOUS_ADDRESS] for attempt in (1, 2)]
+    assert hosts == ["guide-train-1-0.guide-train.team.svc", "guide-train-2-0.guide-train.team.svc"]
+
+
+def test_gpus_ask_for_a_node_of_their_own_and_a_laptop_may_be_one_node() -> None:
+    gpus = training_pod(build_job(resourcesPerNode={"nvidia.com/gpu": 8}))["affinity"]["podAntiAffinity"]
+    cpus = training_pod(build_job())["affinity"]["podAntiAffinity"]
+    assert list(gpus) == ["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert list(cpus) == ["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert "affinity" not in training_pod(build_job(numNodes=1))
+
+
+@pytest.mark.parametrize(
+    ("stage", "want"),
+    [
+        (Stage.PREPARE, {"cpu": "96", "memory": "1Ti"}),
+        (Stage.TRAIN, {"cpu": "96", "memory": "1Ti", "nvidia.com/gpu": 8, "rdma/ib": 8}),
+        (Stage.EVALUATE, {"cpu": "96", "memory": "1Ti", "nvidia.com/gpu": 1}),
+        (Stage.EXPORT, {"cpu": "96", "memory": "1Ti", "nvidia.com/gpu": 1}),
+    ],
+)
+def test_only_training_gets_every_device(stage: Stage, want: Object) -> None:
+    obj = build_job(resourcesPerNode={"cpu": "96", "memory": "1Ti", "nvidia.com/gpu": 8, "rdma/ib": 8})
+    pod = build_stage_job(obj, read(obj), stage, 1, CONFIG)["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"] == {"requests": want, "limits": want}
+
+
+def test_errors_of_the_user_end_the_job_and_lost_nodes_do_not_replace_single_training_pods() -> None:
+    obj = build_job()
+    train = build_stage_job(obj, read(obj), Stage.TRAIN, 1, CONFIG)["spec"]
+    export = build_stage_job(obj, read(obj), Stage.EXPORT, 1, CONFIG)["spec"]
+    values = train["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"]
+    assert ExitCode.INVALID_DATA in values
+    assert ExitCode.PREEMPTED not in values
+    assert [rule["action"] for rule in train["podFailurePolicy"]["rules"]] == ["FailJob"]
+    assert [rule["action"] for rule in export["podFailurePolicy"]["rules"]] == ["FailJob", "Ignore"]
+    assert (train["backoffLimit"], export["backoffLimit"]) == (0, 2)
+    assert (train["completions"], train["parallelism"], train["completionMode"]) == (2, 2, "Indexed")
+
+
+def test_only_prepare_may_reach_the_hub_and_only_with_the_token_of_the_secret() -> None:
+    obj = build_job(baseModel={"uri": "hf://org/model", "revision": "main", "secretRef": {"name": "hub"}})
+    pods = {stage: build_stage_job(obj, read(obj), stage, 1, CONFIG)["spec"]["template"]["spec"] for stage in STAGES}
+    assert environment(pods[Stage.PREPARE])["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}}
+    assert "HF_HUB_OFFLINE" not in environment(pods[Stage.PREPARE])
+    for stage in STAGES[1:]:
+        assert "HF_TOKEN" not in environment(pods[stage])
+        assert environment(pods[stage])["HF_HUB_OFFLINE"] == "1"
+
+
+def test_only_the_claim_of_the_output_can_be_written() -> None:
+    obj = build_job(baseModel={"uri": "pvc://models/base"}, dataset={"uri": "pvc://sets/a.jsonl", "format": "Chat"})
+    mounts = training_pod(obj)["containers"][0]["volumeMounts"]
+    writable = {m["mountPath"] for m in mounts if m["mountPath"].startswith("/mnt") and not m["readOnly"]}
+    assert writable == {"/mnt/claims/data"}
+    assert claims_of(read(obj)) == {"models": "baseModel.uri", "sets": "dataset.uri", "data": "output.uri"}
+
+
+def test_scheduling_is_passed_on_as_written() -> None:
+    scheduling = {
+        "nodeSelector": {"gpu": "a100"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "priorityClassName": "research",
+    }
+    pod = training_pod(build_job(scheduling=scheduling))
+    assert {key: pod[key] for key in scheduling} == scheduling
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 1024])
+def test_a_long_name_leaves_room_for_the_host_names_of_the_pods(nodes: int) -> None:
+    obj = build_job()
+    obj["metadata"]["name"] = "a-name-of-sixty-three-characters-which-is-all-that-a-label-holds"[:63]
+    first, second = (stage_job_name(obj, Stage.TRAIN, attempt, nodes) for attempt in (1, 2))
+    assert len(f"{first}-{nodes - 1}") <= 63
+    assert first != second
+    assert rank_zero_host(obj, 1, nodes).split(".")[0] == f"{first}-0"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("500m", "0.5"), (2, "2"), ("1Ki", "1024"), ("2Gi", "2147483648"), ("1.5k", "1500")]
+)
+def test_quantities_are_read_as_kubernetes_reads_them(text: int | str, number: str) -> None:
+    assert parse_quantity(text) == parse_quantity(number)
+
+
+@pytest.mark.parametrize(
+    ("changes", "processes", "threads"),
+    [
+        ({"resourcesPerNode": {"cpu": "900m"}}, 1, 1),
+        ({"resourcesPerNode": {"cpu": 96, "nvidia.com/gpu": 8}}, 8, 12),
+        ({"resourcesPerNode": {"cpu": "8"}, "numProcPerNode": 2}, 2, 4),
+        ({"resourcesPerNode": {"memory": "1Gi"}}, 1, None),
+    ],
+)
+def test_processes_and_threads_share_the_cpus(changes: Object, processes: int, threads: int | None) -> None:
+    spec = read(build_job(**changes))
+    assert processes_per_node(spec) == processes
+    assert threads_per_process(spec, Stage.TRAIN) == threads
+
+
+def test_strangers_reach_no_pod_and_the_operator_only_the_progress() -> None:
+    policy = build_network_policy(build_job(), CONFIG)["spec"]
+    own, operator = policy["ingress"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert own == {"from": [{"podSelector": policy["podSelector"]}]}
+    assert operator["ports"] == [{"port": 9090}]
+    selector = operator["from"][0]["namespaceSelector"]["matchLabels"]
+    assert selector == {"kubernetes.io/metadata.name": CONFIG.namespace}

@@ -1,0 +1,481 @@
+"""FineTuneJob: the status contract in every state, read by kstatus."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.kstatus import KStatus, kstatus
+from tests.serving import claim, conditions, version
+from tests.training import NOW, Cluster, advance, failed_result, job, settle, turn
+from tunewright_api.finetunejob import FineTuneJobStatus
+from tunewright_api.names import ExitCode, Stage
+from tunewright_api.results import Progress
+from tunewright_operator.reconcile import finetunejob as reconciler
+
+Object = dict[str, Any]
+Arrange = Callable[[Cluster, Object], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def silent_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pod of these tests can be reached."""
+
+    async def nothing(host: str, port: int) -> None:
+        return None
+
+    monkeypatch.setattr(reconciler, "fetch_progress", nothing)
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to get there, and what the status must say."""
+
+    name: str
+    arrange: Arrange
+    stage: str
+    want: dict[str, tuple[str, str]]
+    verdict: KStatus
+    says: str
+    changes: Object | None = None
+
+
+ACCEPTED = {"Accepted": ("True", "Accepted")}
+PREPARED = ACCEPTED | {"DatasetReady": ("True", "Succeeded")}
+TRAINED = PREPARED | {"Trained": ("True", "Succeeded")}
+EVALUATED = TRAINED | {"Evaluated": ("True", "Succeeded")}
+
+
+def failing(reason: str) -> dict[str, tuple[str, str]]:
+    """Failed, for people and for kstatus."""
+    return {"Failed": ("True", reason), "Stalled": ("True", reason)}
+
+
+def reconciling(reason: str) -> dict[str, tuple[str, str]]:
+    """In progress for kstatus."""
+    return {"Reconciling": ("True", reason)}
+
+
+def unschedulable() -> list[Object]:
+    """Conditions of a pod that the scheduler cannot place."""
+    message = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+    return [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]
+
+
+async def no_claim(cluster: Cluster, obj: Object) -> None:
+    cluster.objects.clear()
+
+
+async def claim_of_one_node(cluster: Cluster, obj: Object) -> None:
+    cluster.put(claim("data") | {"spec": {"accessModes": ["ReadWriteOnce"]}})
+
+
+async def foreign_version(cluster: Cluster, obj: Object) -> None:
+    cluster.put(version("guide-v1"))
+
+
+async def nothing(cluster: Cluster, obj: Object) -> None:
+    return
+
+
+async def prepare_runs(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.PREPARE)
+    cluster.play_pods(Stage.PREPARE)
+
+
+async def wrong_data(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.PREPARE)
+    message = failed_result(ExitCode.INVALID_DATA, "train.jsonl line 7: not JSON")
+    cluster.fail_pod(Stage.PREPARE, ExitCode.INVALID_DATA, message)
+    cluster.end_job(Stage.PREPARE, "Failed")
+
+
+async def no_node_for_training(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.TRAIN)
+    cluster.play_pods(Stage.TRAIN, phase="Pending", conditions=unschedulable())
+
+
+async def no_image(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.TRAIN)
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    cluster.play_pods(Stage.TRAIN, phase="Pending", state=waiting)
+
+
+async def one_of_two_started(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.TRAIN)
+    cluster.play_pods(Stage.TRAIN, phase="Pending")
+    cluster.play_pods(Stage.TRAIN, index=0)
+
+
+async def training(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.TRAIN)
+    cluster.play_pods(Stage.TRAIN)
+
+
+async def losing(cluster: Cluster, obj: Object) -> None:
+    await training(cluster, obj)
+    cluster.fail_pod(Stage.TRAIN, 137, index=1)
+
+
+async def restarting(cluster: Cluster, obj: Object) -> None:
+    await losing(cluster, obj)
+    cluster.end_job(Stage.TRAIN, "Failed")
+
+
+async def lost_too_often(cluster: Cluster, obj: Object) -> None:
+    await restarting(cluster, obj)
+    await settle(cluster, obj)
+    cluster.fail_pod(Stage.TRAIN, 137, attempt=2, index=1)
+    cluster.end_job(Stage.TRAIN, "Failed", attempt=2)
+
+
+async def out_of_memory(cluster: Cluster, obj: Object) -> None:
+    await training(cluster, obj)
+    cluster.fail_pod(Stage.TRAIN, 137, index=1, reason="OOMKilled")
+    cluster.end_job(Stage.TRAIN, "Failed")
+
+
+async def suspending(cluster: Cluster, obj: Object) -> None:
+    await training(cluster, obj)
+    obj["spec"]["suspend"] = True
+
+
+async def suspended(cluster: Cluster, obj: Object) -> None:
+    await suspending(cluster, obj)
+    await settle(cluster, obj)
+    cluster.drop_pods(Stage.TRAIN)
+
+
+async def resumed(cluster: Cluster, obj: Object) -> None:
+    await suspended(cluster, obj)
+    await settle(cluster, obj)
+    obj["spec"]["suspend"] = False
+    await settle(cluster, obj)
+    cluster.play_pods(Stage.TRAIN)
+
+
+async def evaluating(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.EVALUATE)
+    cluster.play_pods(Stage.EVALUATE)
+
+
+async def evaluated(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.EVALUATE)
+    cluster.succeed(Stage.EVALUATE)
+
+
+async def exported(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.EXPORT)
+    cluster.succeed(Stage.EXPORT)
+
+
+async def exported_and_taken(cluster: Cluster, obj: Object) -> None:
+    await exported(cluster, obj)
+    cluster.put(version("guide-v1"))
+
+
+CASES = [
+    Case(
+        "a claim does not exist",
+        no_claim,
+        "Pending",
+        {"Accepted": ("False", "ClaimNotFound"), "Stalled": ("True", "ClaimNotFound")},
+        KStatus.FAILED,
+        "create it, and the job goes on by itself",
+    ),
+    Case(
+        "two nodes on a claim for one",
+        claim_of_one_node,
+        "Pending",
+        {"Accepted": ("False", "ClaimNotShared"), "Stalled": ("True", "ClaimNotShared")},
+        KStatus.FAILED,
+        "is only ReadWriteOnce: use a claim that is ReadWriteMany, or one node",
+    ),
+    Case(
+        "the Secret of a gated model does not exist",
+        nothing,
+        "Pending",
+        {"Accepted": ("False", "SecretNotFound"), "Stalled": ("True", "SecretNotFound")},
+        KStatus.FAILED,
+        "with the key HF_TOKEN",
+        {"baseModel": {"uri": "hf://meta-llama/Llama-3.1-8B", "secretRef": {"name": "hub"}}},
+    ),
+    Case(
+        "the version exists",
+        foreign_version,
+        "Pending",
+        {"Accepted": ("False", "VersionExists"), "Stalled": ("True", "VersionExists")},
+        KStatus.FAILED,
+        "versions never change",
+    ),
+    Case(
+        "suspended from the start",
+        nothing,
+        "Suspended",
+        ACCEPTED | {"Suspended": ("True", "Suspended")},
+        KStatus.CURRENT,
+        "set spec.suspend to false",
+        {"suspend": True},
+    ),
+    Case(
+        "just created",
+        nothing,
+        "Preparing",
+        ACCEPTED | reconciling("Preparing"),
+        KStatus.IN_PROGRESS,
+        "0 of 1 pod started",
+    ),
+    Case(
+        "preparing",
+        prepare_runs,
+        "Preparing",
+        ACCEPTED | reconciling("Preparing"),
+        KStatus.IN_PROGRESS,
+        "checking the dataset",
+    ),
+    Case(
+        "wrong data",
+        wrong_data,
+        "Failed",
+        ACCEPTED | failing("InvalidData") | {"DatasetReady": ("False", "InvalidData")},
+        KStatus.FAILED,
+        "line 7",
+    ),
+    Case(
+        "no node for training",
+        no_node_for_training,
+        "Queued",
+        PREPARED | reconciling("Queued"),
+        KStatus.IN_PROGRESS,
+        "2 Insufficient nvidia.com/gpu",
+    ),
+    Case(
+        "no image",
+        no_image,
+        "Training",
+        PREPARED | reconciling("ImageNotPulled"),
+        KStatus.IN_PROGRESS,
+        "cannot be pulled",
+    ),
+    Case(
+        "half of the gang has started",
+        one_of_two_started,
+        "Queued",
+        PREPARED | reconciling("Queued"),
+        KStatus.IN_PROGRESS,
+        "1 of 2 pods started",
+    ),
+    Case("training", training, "Training", PREPARED, KStatus.CURRENT, "training"),
+    Case(
+        "a pod is lost",
+        losing,
+        "Queued",
+        PREPARED | reconciling("Restarting"),
+        KStatus.IN_PROGRESS,
+        "pod guide-train-1-1, node node-1, rank 1, exit code 137",
+    ),
+    Case(
+        "the next attempt",
+        restarting,
+        "Queued",
+        PREPARED | reconciling("Queued"),
+        KStatus.IN_PROGRESS,
+        "of attempt 2 started",
+    ),
+    Case(
+        "lost too often",
+        lost_too_often,
+        "Failed",
+        PREPARED | failing("RestartsExhausted") | {"Trained": ("False", "RestartsExhausted")},
+        KStatus.FAILED,
+        "lost 2 times",
+        {"restartPolicy": {"maxRestarts": 1}},
+    ),
+    Case(
+        "out of memory",
+        out_of_memory,
+        "Failed",
+        PREPARED | failing("OutOfMemory") | {"Trained": ("False", "OutOfMemory")},
+        KStatus.FAILED,
+        "raise resourcesPerNode.memory",
+    ),
+    Case(
+        "suspending",
+        suspending,
+        "Suspended",
+        PREPARED | reconciling("Suspending"),
+        KStatus.IN_PROGRESS,
+        "saving a checkpoint",
+    ),
+    Case(
+        "suspended",
+        suspended,
+        "Suspended",
+        PREPARED | {"Suspended": ("True", "Suspended")},
+        KStatus.CURRENT,
+        "no pod runs",
+    ),
+    Case(
+        "resumed",
+        resumed,
+        "Training",
+        PREPARED | {"Suspended": ("False", "Resumed")},
+        KStatus.CURRENT,
+        "training",
+    ),
+    Case("evaluating", evaluating, "Evaluating", TRAINED, KStatus.CURRENT, "comparing"),
+    Case(
+        "a gate is missed",
+        evaluated,
+        "Failed",
+        EVALUATED | failing("GateFailed"),
+        KStatus.FAILED,
+        "Loss is 1.25 (base model 4.5), the gate asks for <= 1",
+        {"evaluation": {"gates": [{"metric": "Loss", "max": 1.0}]}},
+    ),
+    Case("exporting", evaluated, "Exporting", EVALUATED, KStatus.CURRENT, "export: 0 of 1 pod started"),
+    Case(
+        "complete",
+        exported,
+        "Complete",
+        EVALUATED | {"Exported": ("True", "Succeeded"), "Complete": ("True", "Registered")},
+        KStatus.CURRENT,
+        "registered as ModelVersion guide-v1",
+    ),
+    Case(
+        "somebody took the version meanwhile",
+        exported_and_taken,
+        "Failed",
+        EVALUATED | {"Exported": ("True", "Succeeded")} | failing("VersionExists"),
+        KStatus.FAILED,
+        "versions never change",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_the_status_contract(case: Case) -> None:
+    cluster, obj = Cluster(), job(**(case.changes or {}))
+    await case.arrange(cluster, obj)
+    await settle(cluster, obj)
+    assert conditions(obj) == case.want
+    assert kstatus(obj) is case.verdict
+    assert obj["status"]["stage"] == case.stage
+    assert case.says in obj["status"]["message"]
+    assert obj["status"]["observedGeneration"] == 1
+    FineTuneJobStatus.model_validate(obj["status"])
+
+
+def test_an_object_that_nobody_has_seen_is_in_progress() -> None:
+    assert kstatus(job()) is KStatus.IN_PROGRESS
+
+
+async def test_after_the_deadline_the_job_fails_and_what_runs_is_stopped() -> None:
+    cluster, obj = Cluster(), job(activeDeadlineSeconds=60)
+    await training(cluster, obj)
+    result = await turn(cluster, obj, NOW + timedelta(seconds=59))
+    assert result.requeue_after == pytest.approx(1)
+    await settle(cluster, obj, NOW + timedelta(seconds=60))
+    assert conditions(obj)["Failed"] == ("True", "DeadlineExceeded")
+    assert cluster.job(Stage.TRAIN) is None
+    assert cluster.job(Stage.PREPARE), "what has ended stays until its time to live is over"
+
+
+async def test_the_time_to_live_ends_and_everything_goes() -> None:
+    cluster, obj = Cluster(), job(ttlSecondsAfterFinished=60)
+    await exported(cluster, obj)
+    await settle(cluster, obj)
+    result = await turn(cluster, obj, NOW + timedelta(seconds=20))
+    assert result.requeue_after == pytest.approx(40)
+    await settle(cluster, obj, NOW + timedelta(seconds=60))
+    kinds = {kind for kind, _ in cluster.objects}
+    assert kinds == {"PersistentVolumeClaim", "ModelVersion", "Pod"}, "pods go with their Jobs"
+    assert conditions(obj)["Complete"] == ("True", "Registered")
+
+
+async def test_a_finished_job_acknowledges_a_change_and_does_nothing() -> None:
+    cluster, obj = Cluster(), job()
+    await exported(cluster, obj)
+    await settle(cluster, obj)
+    writes = len(cluster.writes)
+    obj["metadata"]["generation"] = 2
+    obj["spec"]["suspend"] = True
+    await settle(cluster, obj)
+    assert len(cluster.writes) == writes
+    assert kstatus(obj) is KStatus.CURRENT
+
+
+async def test_a_result_that_was_lost_with_its_pod_is_made_again() -> None:
+    cluster, obj = Cluster(), job()
+    await advance(cluster, obj, Stage.TRAIN)
+    cluster.succeed(Stage.TRAIN)
+    cluster.drop_pods(Stage.TRAIN)
+    waiting = await settle(cluster, obj)
+    assert waiting.requeue_after, "the message may still be on its way"
+    await settle(cluster, obj, NOW + timedelta(seconds=30))
+    assert ("delete", "Job", "guide-train-1") in cluster.writes
+    assert cluster.job(Stage.TRAIN), "created again; it goes on from its last checkpoint"
+
+
+async def test_a_pod_that_vanished_is_a_loss_without_a_name() -> None:
+    cluster, obj = Cluster(), job()
+    await training(cluster, obj)
+    cluster.drop_pods(Stage.TRAIN)
+    cluster.end_job(Stage.TRAIN, "Failed")
+    await settle(cluster, obj, NOW + timedelta(seconds=30))
+    (restart,) = obj["status"]["restarts"]
+    assert restart == {"attempt": 1, "time": "2026-01-02T03:04:05Z", "cause": "PodLost"}
+    assert cluster.job(Stage.TRAIN, 2)
+
+
+async def test_what_was_seen_of_a_lost_pod_is_kept_when_it_is_gone() -> None:
+    cluster, obj = Cluster(), job()
+    await losing(cluster, obj)
+    await settle(cluster, obj)
+    cluster.drop_pods(Stage.TRAIN)
+    cluster.end_job(Stage.TRAIN, "Failed")
+    await settle(cluster, obj)
+    (restart,) = obj["status"]["restarts"]
+    assert (restart["rank"], restart["exitCode"], restart["cause"]) == (1, 137, "Killed")
+
+
+async def test_an_error_of_the_configuration_is_not_retried_even_when_its_pod_is_gone() -> None:
+    cluster, obj = Cluster(), job()
+    await training(cluster, obj)
+    cluster.fail_pod(Stage.TRAIN, ExitCode.DIVERGED, failed_result(ExitCode.DIVERGED, "the loss is not a number"))
+    await settle(cluster, obj)
+    cluster.drop_pods(Stage.TRAIN)
+    cluster.end_job(Stage.TRAIN, "Failed")
+    await settle(cluster, obj)
+    assert conditions(obj)["Failed"] == ("True", "Diverged")
+    assert cluster.job(Stage.TRAIN, 2) is None
+
+
+async def test_progress_is_shown_and_a_failing_look_keeps_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Progress | None] = [
+        Progress(step=12, total_steps=50, epoch=0.5, eta_seconds=65, tokens_per_second=850, loss=1.234),
+        None,
+    ]
+
+    async def answer(host: str, port: int) -> Progress | None:
+        assert (host, port) == ("10.0.0.7", 9090)
+        return answers.pop(0)
+
+    monkeypatch.setattr(reconciler, "fetch_progress", answer)
+    cluster, obj = Cluster(), job()
+    await advance(cluster, obj, Stage.TRAIN)
+    cluster.play_pods(Stage.TRAIN, podIP="10.0.0.7")
+    result = await turn(cluster, obj)
+    assert result.requeue_after == 5
+    assert obj["status"]["message"] == "12/50 · loss 1.234 · 850 tok/s · 1m05s left"
+    await turn(cluster, obj)
+    assert obj["status"]["progress"]["percent"] == 24
+
+
+async def test_a_spec_that_cannot_be_read_is_refused_with_the_field() -> None:
+    cluster, obj = Cluster(), job(numNodes="many")
+    await settle(cluster, obj)
+    assert conditions(obj)["Accepted"] == ("False", "InvalidSpec")
+    assert "spec.numNodes" in obj["status"]["message"]
