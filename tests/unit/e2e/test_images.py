@@ -126,7 +126,7 @@ class TestKeys:
         before = plan_image("server", checkout).plan.layers
         (checkout / "server_image/tunewright_server/new.py").write_text("")
         after = plan_image("server", checkout).plan.layers
-        assert [one.key == other.key for one, other in zip(before, after, strict=True)] == [True] * 5 + [False]
+        assert [one.key == other.key for one, other in zip(before, after, strict=True)] == [True] * 7 + [False]
 
     def test_caches_of_python_do_not_count(self, checkout: Path) -> None:
         before = plan_image("operator", checkout).reference
