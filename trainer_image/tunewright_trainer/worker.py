@@ -44,6 +44,10 @@ def _train(config: TrainerConfig, run_directory: RunDirectory, rank: int) -> Non
         # Before torch is imported: /progress answers from the pod's first second.
         telemetry.serve(config.port)
 
+    # transformers' Trainer imports datasets (pandas, pyarrow: 2 to 3 s of a core) for a case that is not ours; with
+    # None in sys.modules Python and transformers take it as not installed.
+    sys.modules.setdefault("datasets", None)  # type: ignore[arg-type]
+
     from tunewright_trainer.recipe import Recipe
 
     recipe = Recipe(config, run_directory, telemetry)
