@@ -54,7 +54,7 @@ def build(names: Iterable[str]) -> list[Image]:
     for name in names:
         planned = plan_image(name)
         image = build_image(planned, maker)
-        say(f"[images] {planned.reference}: {sum(layer.unpacked_size for layer in image.layers) / 1e9:.2f} GB")
+        say(f"  {planned.reference}: {sum(layer.unpacked_size for layer in image.layers) / 1e9:.2f} GB")
         images.append(image)
     return images
 
@@ -64,7 +64,7 @@ def load(images: Sequence[Image], socket: Path) -> None:
     present = set(_ctr(socket, "images", "list", "--quiet").split())
     wanted = [image for image in images if image.name not in present]
     if not wanted:
-        say("[images] all images are loaded already")
+        say("  all images are loaded already")
         return
     held = frozenset(_ctr(socket, "content", "list", "--quiet").split())
     with step(f"load {len(wanted)} images into containerd"):
@@ -84,7 +84,7 @@ def load(images: Sequence[Image], socket: Path) -> None:
         output = process.stdout.read().decode(errors="replace")
         if process.wait() != 0:
             raise ImageBuildError(f"containerd refused the images: {output}\nRead its log with `make cluster-logs`.")
-    say(f"[images] sent {sent / 1e9:.2f} GB")
+    say(f"  sent {sent / 1e9:.2f} GB")
 
 
 def export(images: Sequence[Image], target: Path) -> None:

@@ -25,4 +25,4 @@ def remove_unused(maker: Builder, keep: set[str]) -> None:
         if blob.name not in named:
             # Manifests and configurations go as well: `build` writes them again in no time.
             blob.unlink()
-    say(f"[images] removed {removed} unused layers")
+    say(f"  removed {removed} unused layers")

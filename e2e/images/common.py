@@ -45,11 +45,12 @@ def say(message: str) -> None:
 
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
-    """Announce a step and print the seconds that it took."""
-    say(f"[images] {title} ...")
+    """Print a step's title and the seconds that it took; on a terminal the title is there from its start on."""
+    if sys.stderr.isatty():
+        print(f"  {title} …", end="\r", file=sys.stderr, flush=True)
     started = time.monotonic()
     yield
-    say(f"[images] {title}: {time.monotonic() - started:.1f} s")
+    say(f"✓ {title:<60.60} {time.monotonic() - started:6.1f} s")
 
 
 def run(command: Sequence[str | Path], *, advice: str, env: Mapping[str, str] | None = None) -> None:

@@ -26,7 +26,7 @@ def build_model(*, force: bool = False) -> Path:
     key = content_key(REQUIREMENTS, Path(__file__).with_name("convert_gguf.py"))
     with locked("model"):
         if not force and target.is_dir() and stamp.is_file() and stamp.read_text() == key:
-            say(f"[images] model {MODEL_NAME}: cached")
+            say(f"  model {MODEL_NAME}: cached")
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".model-") as scratch:
