@@ -86,7 +86,7 @@ class Namespace:
         found: Object = self.plane.api.get(self.path("finetunejobs", name))
         return found
 
-    def wait_job(self, what: str, check: Callable[[Object], Any], name: str = "guide", timeout: float = 40) -> Object:
+    def wait_job(self, what: str, check: Callable[[Object], Any], name: str = "guide", timeout: float = 90) -> Object:
         """Wait until the status passes `check`; returns the FineTuneJob."""
 
         def passes() -> Object | None:
@@ -188,7 +188,7 @@ class Operator:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "tunewright_operator"], env=env, stderr=log)
         if wait:
-            wait_for("the operator ready", lambda: self.ask("/readyz") == "ok", 30, hint=self.tail)
+            wait_for("the operator ready", lambda: self.ask("/readyz") == "ok", 60, hint=self.tail)
 
     def ask(self, path: str) -> str:
         """GET of its port; empty while nobody answers, or with an error."""
