@@ -21,7 +21,8 @@ app = typer.Typer(
     add_completion=False,
     help="From three YAML objects to an answer, on a real Kubernetes (CLUSTER=local|kubeconfig|kind).",
 )
-console = Console(highlight=False)
+# A log has no width: only a terminal wraps lines.
+console = Console(highlight=False, soft_wrap=True)
 JOB, VERSION, SERVICE = "guide", "guide-v1", "guide"
 
 
@@ -80,18 +81,17 @@ def watch_job(kubectl: Kubectl) -> quickstart.Object:
     """Follow the job with a progress bar; without a terminal, a line for each new state."""
     with view.job_bar() if console.is_terminal else contextlib.nullcontext() as bar:
         task = bar.add_task("Pending", total=1, detail="") if bar else None
-        told = ""
+        told: tuple[str, int] = ("", -1)
 
         def seen(job: quickstart.Object) -> None:
             nonlocal told
             if bar and task is not None:
                 bar.update(task, **view.job_fields(job))
                 return
-            fields = view.job_fields(job)
-            line = f"{fields['description']} {fields['completed']}/{fields['total']} {fields['detail']}"
-            if line != told:
-                console.print(line)
-                told = line
+            mark = view.milestone(job)
+            if mark != told:
+                console.print(view.job_line(job))
+                told = mark
 
         return quickstart.follow_job(kubectl, JOB, seen)
 
@@ -108,8 +108,7 @@ def epilogue(kubectl: Kubectl, clock: Clock) -> None:
         f"  kubectl -n {quickstart.NAMESPACE} describe ftj {JOB}\n"
         f"  kubectl explain finetunejob.spec --recursive\n"
         f"  kubectl -n {quickstart.NAMESPACE} port-forward service/{SERVICE} 8000:80\n"
-        "  make demo-down",
-        soft_wrap=True,
+        "  make demo-down"
     )
 
 
@@ -127,7 +126,7 @@ def main() -> None:
     try:
         app()
     except (quickstart.DemoError, KubectlError, ClusterError, ImageBuildError, TimeoutError, ValueError) as error:
-        console.print(f"\n[red]The demo stopped:[/red] {error}", soft_wrap=True)
+        console.print(f"\n[red]The demo stopped:[/red] {error}")
         raise SystemExit(1) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,18 @@ def job_fields(job: Object) -> dict[str, Any]:
     }
 
 
+def job_line(job: Object) -> str:
+    """The same as one line of a log."""
+    fields = job_fields(job)
+    return f"{fields['description']} {fields['completed']:>4}/{fields['total']:<4} {fields['detail']}"
+
+
+def milestone(job: Object) -> tuple[str, int]:
+    """Stage and tenths of the steps done: a log gets a new line when one of them changes."""
+    status = job.get("status", {})
+    return status.get("stage", "Pending"), (status.get("progress") or {}).get("percent", 0) // 10
+
+
 def detail(progress: Object) -> str:
     """loss, tokens/s and time left, as far as they are known."""
     parts = []
@@ -63,11 +76,15 @@ def answers(prompts: Sequence[str], base: Sequence[str], tuned: Sequence[str]) -
     for prompt, before, after in zip(prompts, base, tuned, strict=True):
         blocks += [
             Text(f"? {prompt}", style="bold"),
-            Text(f"  base   {before}", style="dim"),
-            Text(f"  tuned  {after}", style="green"),
+            Text(f"  base   {_one_line(before)}", style="dim"),
+            Text(f"  tuned  {_one_line(after)}", style="green"),
             Text(""),
         ]
     return Group(*blocks)
+
+
+def _one_line(answer: str) -> str:
+    return textwrap.shorten(answer, 160, placeholder=" …")
 
 
 def time_table(seconds: Sequence[tuple[str, float]]) -> Table:

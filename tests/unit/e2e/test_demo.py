@@ -60,7 +60,16 @@ def test_the_evaluation_names_missed_gates() -> None:
 
 
 def test_both_answers_stand_below_the_question() -> None:
-    assert text_of(view.answers(["Why?"], ["No."], ["Yes."])).split() == ["?", "Why?", "base", "No.", "tuned", "Yes."]
+    assert text_of(view.answers(["Why?"], ["No.\n"], ["Yes."])).split() == ["?", "Why?", "base", "No.", "tuned", "Yes."]
+
+
+def test_a_log_gets_a_line_for_each_tenth_and_each_stage() -> None:
+    def at(stage: str, percent: int):  # type: ignore[no-untyped-def]
+        return {"status": {"stage": stage, "progress": {"percent": percent}}}
+
+    seen = [view.milestone(at("Training", percent)) for percent in range(101)] + [view.milestone(at("Evaluating", 100))]
+    assert len(set(seen)) == 12
+    assert view.job_line(JOB) == "Training      30/120  loss 1.234 · 812 tokens/s · 1:05 left"
 
 
 def test_times_add_up() -> None:
