@@ -109,6 +109,32 @@ def test_progress_of_a_run_is_visible(namespace: Namespace, operator: Operator, 
         namespace.wait_job("more progress", lambda status: status["progress"]["percent"] == 50)
 
 
+def test_a_run_that_moves_fast_costs_one_write_an_interval(
+    namespace: Namespace, operator: Operator, kubelet: Kubelet
+) -> None:
+    kubelet.scripts[namespace.name] = lambda stage, attempt, index: Play(None) if stage == "train" else None
+
+    class Fast(dict[str, Any]):
+        """A report that is one step further each time it is read."""
+
+        def items(self) -> Any:
+            self["step"] += 1
+            return super().items()
+
+    with serving_progress(Fast(step=0, totalSteps=10**6, epoch=0.5)) as port:
+        operator.settings |= {
+            "TUNEWRIGHT_TRAINER_PORT": str(port),
+            "TUNEWRIGHT_PROGRESS_INTERVAL_SECONDS": "1",
+        }
+        operator.start()
+        namespace.create_job()
+        namespace.wait_job("training", lambda status: status.get("stage") == "Training")
+        mark = namespace.plane.audit.mark()
+        time.sleep(4)
+        writes = [w for w in namespace.plane.audit.writes(user=OPERATOR_USER, since=mark) if w.subresource == "status"]
+        assert 2 <= len(writes) <= 5
+
+
 def test_a_lost_pod_ends_the_attempt_and_the_next_one_succeeds(
     namespace: Namespace, running: Operator, kubelet: Kubelet
 ) -> None:

@@ -5,6 +5,7 @@ its object goes.
 """
 
 import asyncio
+import copy
 import functools
 from typing import Any
 
@@ -69,7 +70,9 @@ def build_registry(kube: Kube, config: OperatorConfig, metrics: Metrics) -> kopf
     versions = (GROUP, VERSION, "modelversions")
     kopf.index(*versions, id="modelversions", registry=registry)(_index_by_owner)
     kopf.on.event(*versions, id="wake-owners", registry=registry)(functools.partial(_wake_owner, wakeups))
-    kopf.on.event(*versions, id="wake-services", registry=registry)(functools.partial(_wake_services, wakeups))
+    kopf.on.event(*versions, id="wake-services-of-version", registry=registry)(
+        functools.partial(_wake_services, wakeups)
+    )
     kopf.index(GROUP, VERSION, "inferenceservices", id=SERVED_BY_VERSION, registry=registry)(_index_by_version)
     return registry
 
@@ -102,8 +105,13 @@ async def _wake_owner(wakeups: Wakeups, body: kopf.Body, **_: Any) -> None:
         wakeups.wake(key)
 
 
-async def _wake_itself(wakeups: Wakeups, body: kopf.Body, **_: Any) -> None:
-    wakeups.wake((body["kind"], body["metadata"]["namespace"], body["metadata"]["name"]))
+async def _wake_itself(wakeups: Wakeups, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+    """Wake for what somebody else changed: our own status writes would make a loop that polls run without a pause."""
+    metadata = body["metadata"]
+    seen = [metadata.get(field) for field in ("generation", "labels", "annotations", "deletionTimestamp")]
+    if memo.get("seen") != seen:
+        memo["seen"] = copy.deepcopy(seen)
+        wakeups.wake((body["kind"], metadata["namespace"], metadata["name"]))
 
 
 async def _wake_services(wakeups: Wakeups, namespace: str, name: str, **indexes: Any) -> None:
