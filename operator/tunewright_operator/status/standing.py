@@ -9,6 +9,7 @@ from tunewright_operator.observe.jobs import JobView
 from tunewright_operator.observe.pod_problem import worst_problem
 from tunewright_operator.policies.course import Course
 from tunewright_operator.policies.failure import Failure
+from tunewright_operator.policies.loss import find_loss
 
 _RUNNING = {
     Stage.PREPARE: (JobStage.PREPARING, "checking the dataset"),
@@ -109,7 +110,7 @@ def _starting(seen: Situation) -> Standing | None:
         return None
     stage = JobStage.QUEUED if course.stage is Stage.TRAIN else _RUNNING[course.stage][0]
     again = f" of attempt {course.attempt}" if course.attempt > 1 else ""
-    message = f"{course.stage.value}: {running} of {_count(wanted, 'pod')}{again} started"
+    message = f"{course.stage.value}: {running} of {_count(wanted, 'pod')}{again} started{_last_try(seen)}"
     # Only what comes before training is in progress for kstatus; evaluate and export follow within seconds.
     in_progress = course.stage in {Stage.PREPARE, Stage.TRAIN}
     return Standing(stage, message, ("Preparing" if course.stage is Stage.PREPARE else "Queued") if in_progress else "")
@@ -137,6 +138,14 @@ _CHECKS: tuple[Callable[[Situation], Standing | None], ...] = (
     _starting,
     _running,
 )
+
+
+def _last_try(seen: Situation) -> str:
+    """Why a stage on one pod is tried again."""
+    job = seen.course.job
+    if job is None or job.stage is Stage.TRAIN or not (loss := find_loss(job)):
+        return ""
+    return f"; a try before failed: {loss.message} ({loss.where})"
 
 
 def _started(job: JobView | None) -> int:

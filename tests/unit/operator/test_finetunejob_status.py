@@ -85,6 +85,11 @@ async def prepare_runs(cluster: Cluster, obj: Object) -> None:
     cluster.play_pods(Stage.PREPARE)
 
 
+async def prepare_is_tried_again(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.PREPARE)
+    cluster.fail_pod(Stage.PREPARE, ExitCode.INTERNAL, failed_result(ExitCode.INTERNAL, "the disk was busy"))
+
+
 async def wrong_data(cluster: Cluster, obj: Object) -> None:
     await advance(cluster, obj, Stage.PREPARE)
     message = failed_result(ExitCode.INVALID_DATA, "train.jsonl line 7: not JSON")
@@ -234,6 +239,14 @@ CASES = [
         ACCEPTED | reconciling("Preparing"),
         KStatus.IN_PROGRESS,
         "checking the dataset",
+    ),
+    Case(
+        "preparing is tried again",
+        prepare_is_tried_again,
+        "Preparing",
+        ACCEPTED | reconciling("Preparing"),
+        KStatus.IN_PROGRESS,
+        "a try before failed: the disk was busy (pod guide-prepare-0, node node-0, rank 0, exit code 70)",
     ),
     Case(
         "wrong data",
