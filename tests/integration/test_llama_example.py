@@ -1,0 +1,141 @@
+"""examples/llama-3-70b on two simulated nodes of eight A100s: accepted, scheduled, run to its end, served, removed.
+
+The containers are played by tests/integration/kubelet.py; apiserver, scheduler, controllers and operator are real.
+On the way the operator uses every verb of its role, so the last test can hold the role to exactly those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.cluster.apiserver import ControlPlane
+from e2e.cluster.controlplane import fake_node
+from e2e.cluster.wait import wait_for
+from tests.integration.conftest import OPERATOR_USER, ROOT, Namespace, Operator, conditions
+from tests.integration.kubelet import Kubelet, Play
+from tunewright_operator.rbac import VERBS
+
+Object = dict[str, Any]
+
+EXAMPLE = ROOT / "examples" / "llama-3-70b"
+JOB, VERSION = "support-70b", "support-70b-v1"
+GPU = "nvidia.com/gpu"
+NODES = ("a100-0", "a100-1")
+
+
+def gpu_node(name: str) -> Object:
+    """An 8xA100 node, tainted as GPU operators do."""
+    labels = {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}
+    node = fake_node(name, {GPU: "8", "cpu": "96", "memory": "1Ti"}, labels)
+    return node | {"spec": {"taints": [{"key": GPU, "value": "present", "effect": "NoSchedule"}]}}
+
+
+@pytest.fixture(scope="module")
+def llama(plane: ControlPlane, kubelet: Kubelet) -> Namespace:
+    """Nodes, volume and storage.yaml; no other node of the control plane has a GPU."""
+    plane.add_nodes(*map(gpu_node, NODES))
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "llama"},
+        "spec": {
+            "capacity": {"storage": "1Ti"},
+            "accessModes": ["ReadWriteMany"],
+            "hostPath": {"path": "/nowhere"},
+            "claimRef": {"namespace": "llama", "name": "llama"},
+        },
+    }
+    plane.api.create("/api/v1/persistentvolumes", volume)
+    plane.kubectl("apply", "-f", str(EXAMPLE / "storage.yaml"))
+    return Namespace(plane, "llama")
+
+
+@pytest.fixture(scope="module")
+def operator(llama: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """One operator for all tests of this module."""
+    log: Path = tmp_path_factory.mktemp("llama") / "operator.log"
+    process = Operator(llama.plane, llama.name, log)
+    process.start()
+    yield process
+    process.stop()
+    print(process.tail())
+
+
+@pytest.fixture(scope="module")
+def training(llama: Namespace, operator: Operator, kubelet: Kubelet) -> list[Object]:
+    """The training pods while they run; afterwards the job goes on to its end."""
+    kubelet.scripts[llama.name] = lambda stage, attempt, index: Play(None) if stage == "train" else None
+    llama.plane.kubectl("apply", "-f", str(EXAMPLE / "finetunejob.yaml"))
+    llama.wait_job("training", lambda status: status.get("stage") == "Training", name=JOB)
+    path = "/api/v1/namespaces/llama/pods?labelSelector=tunewright.io%2Fstage%3Dtrain"
+    pods: list[Object] = llama.plane.api.get(path)["items"]
+    del kubelet.scripts[llama.name]
+    return pods
+
+
+def test_each_node_gets_one_pod_with_all_its_gpus(training: list[Object]) -> None:
+    assert sorted(pod["spec"]["nodeName"] for pod in training) == list(NODES)
+    for pod in training:
+        (container,) = pod["spec"]["containers"]
+        assert container["resources"]["limits"][GPU] == "8"
+        assert container["resources"]["requests"][GPU] == "8"
+
+
+def test_the_job_runs_to_a_registered_version(llama: Namespace, training: list[Object]) -> None:
+    job = llama.wait_job("the job ended", lambda status: "Complete" in conditions(status), name=JOB)
+    assert job["status"]["modelVersionRef"] == {"name": VERSION}
+    wait_for(
+        "the version verified",
+        lambda: conditions(version(llama).get("status") or {}).get("Verified") == ("True", "DigestMatches"),
+        60,
+    )
+
+
+def test_an_approved_version_is_served_and_a_withdrawn_one_is_not(llama: Namespace, training: list[Object]) -> None:
+    digest = version(llama)["spec"]["artifact"]["digest"]
+    approval = {"decision": "Approved", "approvedBy": "tunewright-admin", "digest": digest}
+    path = llama.path("modelversions", VERSION)
+    llama.plane.api.merge(path, {"spec": {"approval": approval}})
+    service = yaml.safe_load((EXAMPLE / "inferenceservice.yaml").read_text())
+    service["spec"]["replicas"] = 0  # nothing here plays vLLM
+    llama.plane.api.create(llama.path("inferenceservices"), service)
+
+    def deployments() -> list[Object]:
+        return llama.list("/apis/apps/v1/deployments")
+
+    wait_for("the server's Deployment", deployments, 60)
+    (container,) = deployments()[0]["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"][GPU] == "8"
+    llama.plane.api.merge(path, {"spec": {"approval": None}})
+    wait_for("the Deployment gone", lambda: not deployments(), 60)
+
+
+def test_what_is_finished_is_cleaned_up_but_for_job_and_version(llama: Namespace, training: list[Object]) -> None:
+    llama.plane.api.merge(llama.path("finetunejobs", JOB), {"spec": {"ttlSecondsAfterFinished": 0}})
+    remaining = ("jobs", "pods", "networkpolicies")
+    wait_for("children gone", lambda: not any(llama.children()[kind] for kind in remaining), 60)
+    assert "Complete" in conditions(llama.job(JOB)["status"])
+    assert llama.children()["modelversions"] == [VERSION]
+
+
+def test_the_role_holds_exactly_the_verbs_that_were_used(llama: Namespace, training: list[Object]) -> None:
+    used = set()
+    for event in llama.plane.audit.events(user=OPERATOR_USER):
+        resource = f"{event.resource}/{event.subresource}" if event.subresource else event.resource
+        used.add((event.group, resource, event.verb))
+        if event.verb == "patch" and event.code == 201:
+            used.add((event.group, resource, "create"))  # an apply that created needs both
+    allowed = {(*resource, verb) for resource, verbs in VERBS.items() for verb in verbs}
+    # Discovery has no resource.
+    assert {entry for entry in used if entry[1]} == allowed
+
+
+def version(llama: Namespace) -> Object:
+    """The ModelVersion of the job."""
+    found: Object = llama.plane.api.get(llama.path("modelversions", VERSION))
+    return found
