@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster.apiserver import ControlPlane
 from e2e.cluster.wait import wait_for
 from tests.integration.conftest import OPERATOR_USER, Namespace, Operator, conditions, create_claim
 from tests.integration.kubelet import DIGEST, Kubelet, Play, failure, serving_progress
@@ -19,6 +18,7 @@ from tunewright_api.names import ExitCode
 Object = dict[str, Any]
 
 QUIET_SECONDS = 5
+OURS = "/apis/tunewright.io/v1alpha1"
 SEEDS = range(5)
 KILLS = 2
 ALL_CHILDREN = {
@@ -42,12 +42,18 @@ def children_but_verification(namespace: Namespace) -> dict[str, list[str]]:
     return children
 
 
-def assert_quiet(plane: ControlPlane, seconds: float = QUIET_SECONDS) -> None:
-    """The operator writes nothing for a while."""
-    time.sleep(2)  # what the last change still causes
-    mark = plane.audit.mark()
+def assert_quiet(namespace: Namespace, seconds: float = QUIET_SECONDS) -> None:
+    """Once the version is verified, too, the operator writes nothing for a while."""
+    audit = namespace.plane.audit
+    wait_for("every version settled", lambda: all(map(_settled, namespace.list(f"{OURS}/modelversions"))), 60)
+    time.sleep(2)  # the verification's children go
+    mark = audit.mark()
     time.sleep(seconds)
-    assert plane.audit.writes(user=OPERATOR_USER, since=mark) == []
+    assert [w for w in audit.writes(user=OPERATOR_USER, since=mark) if w.namespace == namespace.name] == []
+
+
+def _settled(version: Object) -> bool:
+    return kstatus(version) is KStatus.CURRENT
 
 
 def test_a_job_becomes_a_registered_version(namespace: Namespace, running: Operator, kubelet: Kubelet) -> None:
@@ -81,7 +87,7 @@ def test_a_job_becomes_a_registered_version(namespace: Namespace, running: Opera
     assert version["spec"]["artifact"]["digest"] == DIGEST
     assert version["spec"]["lineage"]["jobRef"]["uid"] == job["metadata"]["uid"]
     assert "ownerReferences" not in version["metadata"], "a version outlives its job"
-    assert_quiet(namespace.plane)
+    assert_quiet(namespace)
 
 
 def test_progress_of_a_run_is_visible(namespace: Namespace, operator: Operator, kubelet: Kubelet) -> None:
@@ -183,7 +189,7 @@ def test_wrong_data_fails_the_job_with_the_line(namespace: Namespace, running: O
     assert "exit code 65" in job["status"]["message"]
     assert kstatus(job) is KStatus.FAILED
     assert namespace.children()["jobs"] == ["guide-prepare"], "no node is asked for"
-    assert_quiet(namespace.plane, 3)
+    assert_quiet(namespace, 3)
 
 
 def test_a_claim_that_is_created_later_lets_the_job_go_on(namespace: Namespace, running: Operator) -> None:
@@ -234,7 +240,7 @@ def test_the_time_to_live_removes_the_children_and_keeps_the_job(namespace: Name
     gone = {kind: [] for kind in ALL_CHILDREN} | {"modelversions": ["guide-v1"]}
     wait_for("no child left", lambda: children_but_verification(namespace) == gone, 15)
     assert conditions(namespace.job()["status"])["Complete"] == ("True", "Registered")
-    assert_quiet(namespace.plane, 3)
+    assert_quiet(namespace, 3)
 
 
 def test_deletion_ends_the_loop_and_leaves_nothing(namespace: Namespace, running: Operator, kubelet: Kubelet) -> None:
@@ -278,7 +284,7 @@ def test_killed_at_random_writes_the_operator_reaches_the_same_end(
     assert children_but_verification(namespace) == ALL_CHILDREN | {"jobs": jobs}
     assert len(status["restarts"]) == int(lost)
     assert status["evaluation"][0]["tuned"] == 1.25
-    assert_quiet(namespace.plane, 2)
+    assert_quiet(namespace, 2)
 
 
 def _writes_or_end(namespace: Namespace, mark: int, count: int) -> int:
