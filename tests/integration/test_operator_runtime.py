@@ -50,7 +50,9 @@ def test_events_tell_each_change_of_a_condition_once(namespace: Namespace, runni
     wait_for("the last Event", lambda: "Registered" in reasons(), 10)
     assert reasons().count("Accepted") == 1
     assert reasons().count("Registered") == 1
-    assert reasons().count("Succeeded") == 4, "DatasetReady, Trained, Evaluated, Exported"
+    assert [
+        reason for reason in ("DatasetReady", "Trained", "Evaluated", "Exported") if reasons().count(reason) != 1
+    ] == []
 
 
 def test_a_restart_of_the_operator_changes_nothing(namespace: Namespace, running: Operator) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from tunewright_api.names import ConditionType
 from tunewright_operator.reconcile.result import Event
 
+SUCCEEDED = "Succeeded"
 # True is bad news for these; for all others False is.
 _ABNORMAL = {ConditionType.STALLED, ConditionType.FAILED}
 # Says for kstatus what another condition says already; an Event about each would come twice.
@@ -15,14 +16,24 @@ _SILENT = {ConditionType.STALLED}
 def compute_events(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
     """Events for going from one status to another, both as stored."""
     before = {c["type"]: (c["status"], c["reason"]) for c in old.get("conditions") or ()}
-    moved = [c for c in new.get("conditions") or () if before.get(c["type"]) != (c["status"], c["reason"])]
+    conditions = new.get("conditions") or ()
+    under_way = {c["reason"] for c in conditions if c["type"] == ConditionType.RECONCILING}
+    moved = [c for c in conditions if before.get(c["type"]) != (c["status"], c["reason"])]
     return tuple(
-        Event(_severity(condition), condition["reason"], condition.get("message") or condition["type"])
+        Event(_severity(condition), _reason(condition), condition.get("message") or condition["type"])
         for condition in moved
         if condition["type"] not in _SILENT
+        # Not ready yet, for the reason that Reconciling tells: that is no news, and no warning.
+        and not (condition["type"] == ConditionType.READY and condition["reason"] in under_way)
     )
 
 
 def _severity(condition: Mapping[str, Any]) -> str:
     bad = "True" if condition["type"] in _ABNORMAL else "False"
     return "Warning" if condition["status"] == bad else "Normal"
+
+
+def _reason(condition: Mapping[str, Any]) -> str:
+    """`Trained` says more than `Succeeded` where the condition is not named beside it."""
+    reason: str = condition["type"] if condition["reason"] == SUCCEEDED else condition["reason"]
+    return reason
