@@ -118,6 +118,36 @@ def test_configuration_that_is_missing_or_no_json(job: Callable[..., Job], tmp_p
         assert words in finished.message["message"]
 
 
+def test_sigterm_ends_a_light_stage_at_once(job: Callable[..., Job]) -> None:
+    stopped = job()
+    pipe = stopped.root / "data.jsonl"
+    pipe.unlink()
+    os.mkfifo(pipe)  # reading it blocks until a writer comes
+    pod = stopped.start("prepare")
+    pod.wait_for(lambda: catches_sigterm(pod.process.pid))
+    pod.terminate()
+    finished = pod.finish(timeout=10)
+    assert finished.code == ExitCode.PREEMPTED, finished.describe()
+    assert "stopped by SIGTERM" in finished.message["message"]
+
+
+def test_sigterm_while_waiting_for_the_other_pods(job: Callable[..., Job]) -> None:
+    waiting = job(distributed={"deepspeed": {"zeroStage": 2}})
+    waiting.must("prepare")
+    waiting.config["rendezvous"].update(nodes=2, address="pod-0.does-not-exist.invalid")
+    pod = waiting.start("train", 1)
+    pod.wait_for(lambda: catches_sigterm(pod.process.pid))
+    pod.terminate()
+    finished = pod.finish(timeout=30)
+    assert finished.code == ExitCode.PREEMPTED, finished.describe()
+
+
+def catches_sigterm(pid: int) -> bool:
+    """Whether the process has a handler for SIGTERM (bit 14 of SigCgt)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.split("SigCgt:")[1].split()[0], 16) & (1 << 14))
+
+
 @needs_root
 @pytest.mark.parametrize(
     ("locked", "code", "words"),

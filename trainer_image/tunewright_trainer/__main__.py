@@ -5,16 +5,18 @@ python -m tunewright_trainer prepare --config config.json
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 
 from tunewright_api.names import CONFIG_DIR, CONFIG_FILE, ExitCode, Stage
 from tunewright_api.results import Outcome, StageResult
 from tunewright_api.trainer_config import TrainerConfig, VerifyConfig
 from tunewright_trainer import config as configuration
 from tunewright_trainer import log
-from tunewright_trainer.errors import StageError, classify
+from tunewright_trainer.errors import PreemptedError, StageError, classify
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.outcome import failure, write_termination_message
 
@@ -101,11 +103,17 @@ _RUNNERS: dict[Stage, Callable[[TrainerConfig, Path], StageResult]] = {
 }
 
 
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise PreemptedError("stopped by SIGTERM: nothing half-written is left, the stage starts again from its beginning")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: run the stage, leave the termination message, exit with a named code."""
     arguments = build_parser().parse_args(argv)
     stage = Stage(arguments.stage)
     log.setup(stage=stage.value)
+    # The first process of a container ignores SIGTERM unless it asks for it; train replaces this by its own handler.
+    signal.signal(signal.SIGTERM, _stop)
     try:
         result, code = run_stage(stage, arguments.config), ExitCode.OK
     except StageError as error:

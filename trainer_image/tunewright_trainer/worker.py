@@ -9,6 +9,7 @@ from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import config as configuration
 from tunewright_trainer import log
 from tunewright_trainer.errors import StageError, classify
+from tunewright_trainer.imports import skip
 from tunewright_trainer.launch import die_with_parent
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.rundir import RunDirectory
@@ -44,9 +45,9 @@ def _train(config: TrainerConfig, run_directory: RunDirectory, rank: int) -> Non
         # Before torch is imported: /progress answers from the pod's first second.
         telemetry.serve(config.port)
 
-    # transformers' Trainer imports datasets (pandas, pyarrow: 2 to 3 s of a core) for a case that is not ours; with
-    # None in sys.modules Python and transformers take it as not installed.
-    sys.modules.setdefault("datasets", None)  # type: ignore[arg-type]
+    skip("datasets")
+    if config.distributed is None:
+        skip("deepspeed")
 
     from tunewright_trainer.recipe import Recipe
 

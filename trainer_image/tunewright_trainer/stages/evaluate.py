@@ -15,6 +15,7 @@ from tunewright_trainer.data import store
 from tunewright_trainer.data.tokens import ChatEncoder, load_encoder
 from tunewright_trainer.errors import not_readable
 from tunewright_trainer.files import write_atomic
+from tunewright_trainer.imports import skip
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.metrics import figures
 
@@ -36,6 +37,7 @@ def run(config: TrainerConfig) -> EvaluateResult:
     if not layout.trained.is_dir():
         raise not_readable(layout.trained, "it does not exist; run the train stage first")
     records = store.read(layout.validation_records)[: config.evaluation.max_records]
+    skip("datasets", "deepspeed")
     _limit_threads()
     encoder = load_encoder(layout.base_model)
     answers: dict[str, Answers] = {}
@@ -64,7 +66,7 @@ def compare(base: Answers, tuned: Answers, records: int, evaluation: Evaluation)
 
 
 def models(config: TrainerConfig, layout: Layout) -> Iterator[tuple[str, Any]]:
-    """("base", model) and ("tuned", model), one at a time; LoRA loads the base once and turns the adapter on.
+    """("base", model) and ("tuned", model), one at a time; LoRA loads the base once.
 
     Weights are those that will be served; a CPU computes with them in float32, a GPU in their own dtype.
     """
@@ -73,7 +75,8 @@ def models(config: TrainerConfig, layout: Layout) -> Iterator[tuple[str, Any]]:
     if config.method.lora is not None:
         from peft import PeftModel
 
-        yield "tuned", PeftModel.from_pretrained(base, str(layout.trained)).eval()
+        # Merged, as export does it: generation pays for two small matrices per layer otherwise.
+        yield "tuned", PeftModel.from_pretrained(base, str(layout.trained)).merge_and_unload().eval()
     else:
         del base
         yield "tuned", _load(layout.trained, layout.base_model)

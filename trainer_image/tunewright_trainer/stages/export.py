@@ -22,6 +22,7 @@ from tunewright_trainer import log
 from tunewright_trainer.data.chat import load_template
 from tunewright_trainer.errors import StageError, not_readable
 from tunewright_trainer.files import remove_tree, replace_directory
+from tunewright_trainer.imports import skip
 from tunewright_trainer.layout import Layout
 
 _NOT_OURS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.gguf", "*.pt", "*.pth")
@@ -95,6 +96,7 @@ def write(config: TrainerConfig, layout: Layout) -> ExportResult:
 
 def merge(base: Path, adapter: Path, target: Path, max_shard_size: str) -> None:
     """W + (alpha / rank) B A into the base's weights, in float32 and rounded once to the base's dtype."""
+    skip("datasets", "deepspeed")
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

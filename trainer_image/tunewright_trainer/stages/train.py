@@ -11,7 +11,7 @@ from types import FrameType
 from tunewright_api.results import TrainResult
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
-from tunewright_trainer.errors import not_readable
+from tunewright_trainer.errors import PreemptedError, not_readable
 from tunewright_trainer.launch import (
     available_cpus,
     die_with_parent,
@@ -59,10 +59,15 @@ def _supervise(config: TrainerConfig, path: Path, run_directory: RunDirectory) -
             stopped_at.append(time.monotonic())
         run_directory.request_stop()
 
+    def nap(seconds: float) -> None:
+        if stopped_at:
+            raise PreemptedError("stopped before the first step: there was nothing to save")
+        time.sleep(seconds)
+
     previous = signal.signal(signal.SIGTERM, stop)
     try:
         if is_distributed(rendezvous):
-            wait_for_name(rendezvous.address, timeout)
+            wait_for_name(rendezvous.address, timeout, sleep=nap)
         cores = available_cpus(len(os.sched_getaffinity(0)), read_cpu_max())
         threads = max(1, cores // rendezvous.processes_per_node)
         oom_before = oom_kills()
