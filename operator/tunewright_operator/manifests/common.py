@@ -1,5 +1,6 @@
 """What all children share: labels, owner, a pod that passes Pod Security `restricted`."""
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,7 +29,6 @@ def owner_reference(owner: Manifest) -> Manifest:
         "name": owner["metadata"]["name"],
         "uid": owner["metadata"]["uid"],
         "controller": True,
-        "blockOwnerDeletion": True,
     }
 
 
@@ -68,12 +68,18 @@ def claim_volumes(
 ) -> tuple[list[Manifest], list[Manifest]]:
     """(volumes, volumeMounts) of these claims at their places, in a stable order."""
     names = sorted(set(claims))
-    volumes = [{"name": f"claim-{name}"[:63], "persistentVolumeClaim": {"claimName": name}} for name in names]
+    volumes = [{"name": _volume_name(name), "persistentVolumeClaim": {"claimName": name}} for name in names]
     mounts = [
-        {"name": f"claim-{name}"[:63], "mountPath": str(claim_mount(name)), "readOnly": name in read_only}
+        {"name": _volume_name(name), "mountPath": str(claim_mount(name)), "readOnly": name in read_only}
         for name in names
     ]
     return volumes, mounts
+
+
+def _volume_name(claim: str) -> str:
+    """A volume's name has at most 63 characters, and so has a claim's: a long one is told apart by its hash."""
+    name = f"claim-{claim}"
+    return name if len(name) <= 63 else f"{name[:54]}-{hashlib.sha256(claim.encode()).hexdigest()[:8]}"
 
 
 def scratch_volumes() -> tuple[list[Manifest], list[Manifest]]:
