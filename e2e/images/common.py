@@ -18,6 +18,9 @@ REPO = Path(__file__).resolve().parents[2]
 """The root of the checkout that this package belongs to."""
 
 
+NOTEWORTHY_SECONDS = 0.5
+
+
 class ImageBuildError(RuntimeError):
     """A step failed; the message's last sentence says what to do."""
 
@@ -45,12 +48,14 @@ def say(message: str) -> None:
 
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
-    """Print a step's title and the seconds that it took; on a terminal the title is there from its start on."""
+    """Print a step's title and its seconds if it took any; on a terminal the title is there from its start on."""
     if sys.stderr.isatty():
         print(f"  {title} …", end="\r", file=sys.stderr, flush=True)
     started = time.monotonic()
     yield
-    say(f"✓ {title:<60.60} {time.monotonic() - started:6.1f} s")
+    seconds = time.monotonic() - started
+    if seconds >= NOTEWORTHY_SECONDS:
+        say(f"✓ {title:<60.60} {seconds:6.1f} s")
 
 
 def run(command: Sequence[str | Path], *, advice: str, env: Mapping[str, str] | None = None) -> None:
