@@ -8,6 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 SOURCES := crds operator trainer_image server_image e2e tests examples
+# Debian keeps ensurepip in a package of its own.
+INSTALL_VENV = { test "$$(id -u)" = 0 && test -f /etc/debian_version \
+  && echo "Installing the Debian package python3-venv" && apt-get update -qq && apt-get install -y -qq python3-venv; } \
+  || { echo "$(PYTHON) cannot create virtual environments: install its venv module (Debian: python3-venv)"; exit 1; }
 export PYTHONPATH := $(CURDIR)/crds:$(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)
 
 ##@ Start here
@@ -55,8 +59,8 @@ test-images: setup model ## Trainer and server: the real code on a real small mo
 	$(BIN)/pytest tests/trainer tests/server --timeout 600
 
 .PHONY: test-e2e
-test-e2e: setup tools images ## Everything on the real node: containers, training, serving.
-	$(BIN)/pytest tests/integration e2e/scenarios -m node --timeout 1500
+test-e2e: setup tools images model ## Everything on the real node: containers, training, serving.
+	$(BIN)/pytest e2e/scenarios tests/integration -m node --timeout 2400
 
 ##@ Parts
 
@@ -67,8 +71,8 @@ $(VENV)/.ready: requirements/bootstrap.txt requirements/dev.txt
 	@echo "Creating $(VENV) (about 5 GB of packages)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Tunewright needs Python 3.11 or newer: set PYTHON=/path/to/python3.11"; exit 1; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
-	  || { echo "python3 cannot create virtual environments: run apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(INSTALL_VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@touch $@

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.lock import locked
+from e2e.cluster.paths import cache_root
 
 CNI_PLUGINS = Path("/usr/lib/cni")
 
@@ -23,6 +26,7 @@ NODE_TIER = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "mount": "mount",
+    "sysctl": "procps",
 }
 
 
@@ -63,10 +67,31 @@ def ensure_packages(programs: dict[str, str], report: Callable[[str], None]) -> 
             f"These packages are missing: {' '.join(packages)}. Install them (the names are Debian's; as root on "
             "Debian this command does it itself) and run this again."
         )
-    report(f"installing Debian packages: {' '.join(packages)}")
-    # Where systemd runs, some packages start a service of their own; the cluster shares no port or socket with those.
+    with locked(cache_root() / "packages.lock"):
+        # Images and cluster are made side by side: the other one may have installed the same meanwhile.
+        if packages := missing_packages(programs):
+            report(f"installing Debian packages: {' '.join(packages)}")
+            _install(packages)
+
+
+def _install(packages: Iterable[str]) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in install_commands(packages):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ClusterError(f"`{' '.join(command)}` failed; run it by hand to see why: {done.stderr.strip()}")
+    with no_services():
+        for command in install_commands(packages):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise ClusterError(f"`{' '.join(command)}` failed; run it by hand to see why: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def no_services(policy: Path = Path("/usr/sbin/policy-rc.d")) -> Iterator[None]:
+    """Keep packages from starting services of their own, as Debian documents it: a policy that answers 101."""
+    if policy.exists():  # containers have one already
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()

@@ -188,8 +188,15 @@ def complete(url: str, model: str, prompt: str, max_tokens: int = 64) -> str:
 
 
 def leftovers(kubectl: Kubectl) -> None:
-    """Forget an earlier demo on the same cluster, so that the next one starts from nothing."""
-    kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", "--timeout=120s")
+    """Forget an earlier quickstart on the same cluster; a namespace of that name that is not ours is left alone."""
+    found = kubectl.get("namespace", NAMESPACE, NAMESPACE)
+    if found is None:
+        return
+    if found["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") != "tunewright-quickstart":
+        raise DemoError(
+            f"the cluster has a namespace {NAMESPACE} that the quickstart did not make: rename or remove it first"
+        )
+    kubectl.run("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=180s")
 
 
 def uninstall(kubectl: Kubectl) -> None:

@@ -41,7 +41,7 @@ def build(names: Iterable[str]) -> list[Image]:
     if os.geteuid() != 0:
         raise ImageBuildError(
             "building images without a container engine needs root. Run as root, or build the Dockerfiles with "
-            "'docker build' (docs say how) and run with CLUSTER=kind."
+            "'docker build' as their first lines say, and run with CLUSTER=kind."
         )
     try:
         ensure_packages(NEEDED, say)
@@ -83,7 +83,9 @@ def load(images: Sequence[Image], socket: Path) -> None:
             sent = 0
         output = process.stdout.read().decode(errors="replace")
         if process.wait() != 0:
-            raise ImageBuildError(f"containerd refused the images: {output}\nRead its log with `make cluster-logs`.")
+            raise ImageBuildError(
+                f"containerd refused the images: {output}\n`python -m e2e.cluster status` names its log."
+            )
     say(f"  sent {sent / 1e9:.2f} GB")
 
 

@@ -85,12 +85,11 @@ def run(command: Sequence[str | Path], *, advice: str, env: Mapping[str, str] | 
 
 
 def uv() -> list[str]:
-    """Return the command that starts uv, from PATH or from this interpreter's environment."""
-    found = shutil.which("uv")
-    if found:
-        return [found]
+    """Return the command that starts uv, the pinned one of this interpreter's environment before one of PATH."""
     if importlib.util.find_spec("uv"):
         return [sys.executable, "-m", "uv"]
+    if found := shutil.which("uv"):
+        return [found]
     raise ImageBuildError("uv is not installed. Install it with 'pip install uv' and run the command again.")
 
 

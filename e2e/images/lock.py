@@ -70,7 +70,7 @@ def compile_set(sources: Sequence[str | Path], *options: str | Path) -> dict[str
 
 
 def lock() -> None:
-    """Write every requirement file of the images anew."""
+    """Write every requirement file anew: the images', the installer's and the developers'."""
     project = REPO / "pyproject.toml"
     torch_cuda = REQUIREMENTS / "torch-cuda.txt"
     with step("lock torch"):
@@ -93,6 +93,12 @@ def lock() -> None:
     with step("lock operator, tools and model"):
         operator = compile_set([project], "--extra", "operator")
         (REQUIREMENTS / "operator.txt").write_text(render(operator))
-        for name in ("tools", "model"):
+        for name in ("tools", "model", "bootstrap"):
             entries = compile_set([REQUIREMENTS / f"{name}.in"], "--no-deps")
             (REQUIREMENTS / f"{name}.txt").write_text(render(entries))
+    with step("lock the development environment"):
+        extras = [part for name in ("operator", "trainer", "server", "cli", "dev") for part in ("--extra", name)]
+        everything = compile_set(
+            [project], *extras, "--constraint", torch_cuda, "--constraint", REQUIREMENTS / "trainer.txt"
+        )
+        (REQUIREMENTS / "dev.txt").write_text(render(everything))

@@ -34,8 +34,9 @@ def platform(cluster: LocalCluster) -> Iterator[Platform]:
     """Tunewright, freshly installed by helm; the quickstart's namespace holds base model and dataset."""
     kubectl = Kubectl(cluster.layout.kubeconfig)
     images = target.images()
+    if kubectl.get("namespace", quickstart.NAMESPACE, quickstart.NAMESPACE):
+        pytest.fail("a demo is up, and the scenarios would remove it: run `make demo-down` first")
     target.load_images()
-    quickstart.leftovers(kubectl)
     quickstart.install(kubectl, images)
     quickstart.upload(kubectl, images["trainer"], quickstart.inputs())
     yield Platform(kubectl, cluster.plane, images)

@@ -5,17 +5,21 @@ The seed of the kills is printed; CHAOS_SEED repeats a run.
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import time
+import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
+import yaml
 
 from e2e.cluster.wait import wait_for
 from e2e.demo import quickstart
-from e2e.demo.kubectl import is_true
+from e2e.demo.kubectl import KubectlError, is_true
 from e2e.scenarios.chaos import kill_pod
 from e2e.scenarios.conftest import OPERATOR_USER, Platform
 
@@ -23,6 +27,7 @@ pytestmark = pytest.mark.node
 
 NAMESPACE = quickstart.NAMESPACE
 QUIET_SECONDS = 60
+CHECKPOINT_STEPS = yaml.safe_load(quickstart.manifest("02-finetunejob.yaml"))["spec"]["checkpoint"]["everySteps"]
 
 
 @dataclass
@@ -37,7 +42,7 @@ class Chaos:
         rng = random.Random(self.seed)
         self.rank = rng.randrange(2)
         # After the first checkpoint, so that the second attempt has something to go on from.
-        self.step = rng.randint(22, 35)
+        self.step = CHECKPOINT_STEPS + rng.randint(3, 20)
         self.operator_at = time.monotonic() + rng.uniform(5, 60)
 
     def __call__(self, job: quickstart.Object) -> None:
@@ -81,6 +86,15 @@ def test_the_lost_attempt_is_named_and_nothing_is_made_twice(platform: Platform,
     assert served["status"]["modelVersionRef"] == {"name": "guide-v1"}
 
 
+def test_the_next_attempt_goes_on_from_the_checkpoint(platform: Platform, served: quickstart.Object) -> None:
+    selector = "tunewright.io/stage=train,tunewright.io/attempt=2,batch.kubernetes.io/job-completion-index=0"
+    (pod,) = platform.kubectl.list("pods", NAMESPACE, "-l", selector)
+    log = platform.kubectl.run("logs", pod["metadata"]["name"], "-n", NAMESPACE)
+    steps = [int(step) for step in re.findall(r'"message": "step (\d+)/', log)]
+    assert steps[0] == CHECKPOINT_STEPS + 1
+    assert steps == list(range(steps[0], served["status"]["progress"]["totalSteps"] + 1))
+
+
 def test_the_tuned_model_beats_the_base_by_a_clear_margin(served: quickstart.Object) -> None:
     figures = {row["metric"]: (row["base"], row["tuned"]) for row in served["status"]["evaluation"]}
     assert figures["Loss"][1] < figures["Loss"][0] / 2
@@ -113,10 +127,48 @@ def test_kubectl_waits_for_conditions(platform: Platform, served: quickstart.Obj
 
 
 def test_a_second_approval_by_somebody_else_is_refused(platform: Platform, served: quickstart.Object) -> None:
+    digest = decided(platform)["spec"]["artifact"]["digest"]
+    with pytest.raises(KubectlError, match="approvedBy must be"):
+        # Who may approve cannot do it in somebody else's name.
+        platform.kubectl.as_user(quickstart.APPROVER).apply(quickstart.approval(digest, "mallory@example.com"))
+    with pytest.raises(KubectlError, match="needs the verb approve"):
+        platform.kubectl.as_user(quickstart.DEVELOPER).run(
+            *("patch", "modelversion", "guide-v1", "-n", NAMESPACE, "--type=merge", '-p={"spec":{"approval":null}}')
+        )
+    assert decided(platform)["spec"]["approval"]["approvedBy"] == quickstart.APPROVER
+    assert is_true(decided(platform), "Approved")
+
+
+def decided(platform: Platform) -> quickstart.Object:
     version = platform.kubectl.get("modelversion", "guide-v1", NAMESPACE)
     assert version
-    assert version["spec"]["approval"]["approvedBy"] == quickstart.APPROVER
-    assert is_true(version, "Approved")
+    return version
+
+
+def test_a_deleted_server_pod_ends_its_streams_first(platform: Platform, served: quickstart.Object) -> None:
+    (pod,) = platform.kubectl.list("pods", NAMESPACE, "-l", "tunewright.io/kind=InferenceService")
+    body = {
+        "model": "guide",
+        "stream": True,
+        "max_tokens": 200,
+        "ignore_eos": True,
+        "messages": [{"role": "user", "content": "Tell me about Tunewright."}],
+    }
+    request = urllib.request.Request(
+        f"http://{pod['status']['podIP']}:8000/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as stream:
+        first = stream.readline()
+        assert first.startswith(b"data: ")
+        name = pod["metadata"]["name"]
+        platform.kubectl.run("delete", "pod", name, "-n", NAMESPACE, "--wait=false")
+        lines = [line for line in stream.read().decode().splitlines() if line]
+    assert lines[-1] == "data: [DONE]"
+    assert sum('"content"' in line for line in lines) > 150
+    service = quickstart.ready_service(platform.kubectl, "guide")
+    assert service["status"]["stable"]["readyReplicas"] == 1
 
 
 def test_deleting_the_objects_leaves_only_the_version(platform: Platform, served: quickstart.Object) -> None:

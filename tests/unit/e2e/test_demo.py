@@ -101,6 +101,13 @@ def test_a_wait_that_fails_tells_the_last_message() -> None:
         poll(lambda: {"status": {"message": "waiting for a claim"}}, lambda _: False, timeout=0)
 
 
+def test_a_failure_stops_what_runs_beside_it(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "endless.py").write_text("import signal; signal.pause()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(DemoError, match="no_such_module"):
+        run_side_by_side(Console(quiet=True), {"endless": [["endless"]], "bad": [["e2e.no_such_module"]]})
+
+
 def test_a_failing_preparation_is_named() -> None:
     steps = {"good": [["this", "-c"]], "bad": [["e2e.no_such_module"]]}
     with pytest.raises(DemoError, match=r"python -m e2e.no_such_module.* ended with 1"):
