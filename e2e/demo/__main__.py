@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from subprocess import CalledProcessError
 
 import typer
 from rich.console import Console
@@ -125,7 +126,15 @@ def main() -> None:
     """Run the command line; a failure is one sentence with its cause, and exit status 1."""
     try:
         app()
-    except (quickstart.DemoError, KubectlError, ClusterError, ImageBuildError, TimeoutError, ValueError) as error:
+    except (
+        quickstart.DemoError,
+        KubectlError,
+        ClusterError,
+        ImageBuildError,
+        CalledProcessError,
+        OSError,
+        ValueError,
+    ) as error:
         console.print(f"\n[red]The demo stopped:[/red] {error}")
         raise SystemExit(1) from None
 

@@ -153,15 +153,19 @@ def approve(kubectl: Kubectl, version: Object) -> str:
 
 
 def ready_service(kubectl: Kubectl, name: str, timeout: float = 400) -> Object:
-    """The InferenceService, once a completion came back from it."""
+    """The InferenceService, once a completion came back from it; DemoError tells why none can."""
+
+    def settled(service: Object) -> bool:
+        return is_true(service, "Ready") or is_true(service, "Stalled")
+
     try:
-        return poll(
-            lambda: kubectl.get("inferenceservice", name, NAMESPACE), lambda found: is_true(found, "Ready"), timeout
-        )
+        service = poll(lambda: kubectl.get("inferenceservice", name, NAMESPACE), settled, timeout)
     except TimeoutError as error:
-        service = kubectl.get("inferenceservice", name, NAMESPACE) or {}
+        raise DemoError(f"InferenceService {name} is not ready: {error}") from error
+    if not is_true(service, "Ready"):
         reason = (condition(service, "Ready") or {}).get("reason", "Unknown")
-        raise DemoError(f"InferenceService {name} is not ready ({reason}): {error}") from error
+        raise DemoError(f"InferenceService {name} is not ready ({reason}): {service['status'].get('message')}")
+    return service
 
 
 def ask(kubectl: Kubectl, name: str, prompts: Sequence[str]) -> list[str]:
