@@ -97,7 +97,7 @@ def lock() -> None:
             entries = compile_set([REQUIREMENTS / f"{name}.in"], "--no-deps")
             (REQUIREMENTS / f"{name}.txt").write_text(render(entries))
     with step("lock the development environment"):
-        extras = [part for name in ("operator", "trainer", "server", "cli", "dev") for part in ("--extra", name)]
+        extras = [part for name in ("operator", "trainer", "server", "dev") for part in ("--extra", name)]
         everything = compile_set(
             [project], *extras, "--constraint", torch_cuda, "--constraint", REQUIREMENTS / "trainer.txt"
         )

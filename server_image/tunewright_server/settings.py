@@ -45,7 +45,7 @@ class Settings:
     drain_poll: float = 0.25
     # vLLM's own drain after SIGTERM, for a request that slipped in after the last look.
     engine_drain: float = 3.0
-    # From SIGTERM to SIGKILL of vLLM; exceeds engine_drain. The pod's grace period is drainSeconds + 10.
+    # From SIGTERM to SIGKILL of vLLM; exceeds engine_drain. The operator's grace period leaves 10 s after the drain.
     engine_stop: float = 8.0
 
 
