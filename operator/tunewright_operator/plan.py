@@ -18,14 +18,16 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One move towards the desired state: applied in order, then patched, then deleted.
+    """One move towards the desired state. What must stop goes first, whatever the apiserver says to the rest.
 
-    `patch` is for a child whose other fields are immutable: (child, merge patch).
+    `withdraw` is deleted first. `patch` is for a child whose other fields are immutable: (child, merge patch). Then
+    `apply`, in order. `delete` is what is merely no longer needed, and goes last.
     """
 
     apply: tuple[Manifest, ...] = ()
     delete: tuple[Manifest, ...] = ()
     patch: tuple[tuple[Manifest, Manifest], ...] = ()
+    withdraw: tuple[Manifest, ...] = ()
 
 
 def key(manifest: Manifest) -> tuple[str, str]:
@@ -46,8 +48,15 @@ def with_hash(manifest: Manifest) -> Manifest:
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
-def plan(desired: Sequence[Manifest], existing: Iterable[Manifest], *, prune: Iterable[Manifest] = ()) -> Step:
-    """Apply what is absent or was applied from another manifest; delete `prune` (children no longer wanted).
+def plan(
+    desired: Sequence[Manifest],
+    existing: Iterable[Manifest],
+    *,
+    prune: Iterable[Manifest] = (),
+    withdraw: Iterable[Manifest] = (),
+) -> Step:
+    """Apply what is absent or was applied from another manifest; delete `withdraw` first and `prune` (children that are
+    no longer wanted) last.
 
     A child that is being deleted is left alone: it is applied again once it is gone.
     """
@@ -63,5 +72,8 @@ def plan(desired: Sequence[Manifest], existing: Iterable[Manifest], *, prune: It
         annotations = child["metadata"].get("annotations") or {}
         if annotations.get(ANNOTATION_SPEC_HASH) != manifest["metadata"]["annotations"][ANNOTATION_SPEC_HASH]:
             stale.append(manifest)
-    gone = tuple(child for child in prune if not child["metadata"].get("deletionTimestamp"))
-    return Step(apply=tuple(stale), delete=gone)
+    return Step(apply=tuple(stale), delete=_not_yet_deleted(prune), withdraw=_not_yet_deleted(withdraw))
+
+
+def _not_yet_deleted(children: Iterable[Manifest]) -> tuple[Manifest, ...]:
+    return tuple(child for child in children if not child["metadata"].get("deletionTimestamp"))

@@ -58,7 +58,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         name for name, state in serving.revisions.items() if (no := refusals[state.version]) and no.withdraws
     )
     rollout = decide(target.revision.name if target.revision else None, serving, withdrawn)
-    refused = await execute(kube, plan_serving(obj, target, rollout, children))
+    refused = await execute(kube, plan_serving(obj, target, rollout, withdrawn, children))
 
     seen = Situation(
         namespace=metadata["namespace"],
@@ -110,12 +110,24 @@ async def _resolve(
     return Target(None, desired_replicas(spec), revision, build_server(obj, spec, model, revision, config))
 
 
-def plan_serving(obj: Manifest, target: Target, rollout: Rollout, children: Children) -> Step:
-    """The target's children, then the Service; then the removal of revisions that are not needed."""
+def plan_serving(
+    obj: Manifest, target: Target, rollout: Rollout, withdrawn: frozenset[str], children: Children
+) -> Step:
+    """The end of withdrawn revisions; the Service, then the target's children; the end of revisions not needed.
+
+    The Service comes first because its name may be taken: no GPU then loads a model that nobody can reach.
+    """
     existing = (*children.config_maps, *children.deployments, *children.services)
     service = (build_service(obj, rollout.select),) if rollout.select else ()
-    prune = [child for child in (*children.deployments, *children.config_maps) if _revision_of(child) in rollout.remove]
-    return plan((*target.manifests, *service), existing, prune=prune)
+    removed = [
+        child for child in (*children.deployments, *children.config_maps) if _revision_of(child) in rollout.remove
+    ]
+    return plan(
+        (*service, *target.manifests),
+        existing,
+        prune=[child for child in removed if _revision_of(child) not in withdrawn],
+        withdraw=[child for child in removed if _revision_of(child) in withdrawn],
+    )
 
 
 def _revision_of(child: Manifest) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.serving import conditions
 from tests.training import NOW, Cluster, failed_result, job, settle, turn
 from tunewright_api.names import LABEL_ATTEMPT, LABEL_STAGE, ExitCode, Stage
-from tunewright_operator.kube.errors import Transient
+from tunewright_operator.kube.errors import Forbidden, Transient
 from tunewright_operator.reconcile import finetunejob as reconciler
 
 Object = dict[str, Any]
@@ -196,6 +196,20 @@ async def test_suspend_touches_only_what_runs() -> None:
     obj["spec"]["suspend"] = True
     await settle(cluster, obj)
     assert [write for write in cluster.writes if write[0] == "patch"] == [("patch", "Job", "guide-train-1")]
+    train = cluster.job(Stage.TRAIN)
+    assert train
+    assert train["spec"]["suspend"] is True
+
+
+async def test_a_job_is_suspended_although_the_apiserver_refuses_something_else() -> None:
+    cluster, obj = Cluster(), job()
+    await settle(cluster, obj)
+    cluster.succeed(Stage.PREPARE)
+    await settle(cluster, obj)
+    del cluster.objects["Service", "guide-train"]
+    cluster.refuse["Service"] = Forbidden("exceeded quota: services", 403)
+    obj["spec"]["suspend"] = True
+    await turn(cluster, obj)
     train = cluster.job(Stage.TRAIN)
     assert train
     assert train["spec"]["suspend"] is True

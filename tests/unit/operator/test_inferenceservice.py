@@ -33,7 +33,7 @@ from tests.serving import service as build_service
 from tunewright_api.inferenceservice import InferenceServiceStatus
 from tunewright_api.names import LABEL_REVISION, LABEL_VERSION
 from tunewright_api.results import Outcome, StageResult
-from tunewright_operator.kube.errors import Invalid
+from tunewright_operator.kube.errors import Forbidden, Invalid
 from tunewright_operator.reconcile.inferenceservice import reconcile
 
 Object = dict[str, Any]
@@ -514,6 +514,17 @@ async def test_a_withdrawn_version_stops_although_the_next_one_is_not_ready() ->
     assert old not in revisions(kube)
     assert selected(kube) in revisions(kube)
     assert conditions(obj)["Ready"] == ("False", "Loading")
+
+
+async def test_a_withdrawn_version_stops_although_the_apiserver_refuses_the_next_one() -> None:
+    kube, obj = world(), build_service()
+    old = await serve(kube, obj)
+    move_to("guide-v2", approved("guide-v2"))(kube, obj)
+    kube.put(version(approval=decision("Rejected"), status=VERIFIED))
+    kube.refuse["Deployment"] = Forbidden("exceeded quota: deployments", 403)
+    await turn(reconcile, kube, obj)
+    assert old not in revisions(kube)
+    assert conditions(obj)["Ready"] == ("False", "ApplyRefused")
 
 
 async def test_scaling_is_no_rollout() -> None:
