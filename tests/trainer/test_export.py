@@ -12,7 +12,7 @@ from tests.trainer.support import Job, Pod, make_job
 from tunewright_api.artifact import verify
 from tunewright_api.finetunejob import MetricName
 from tunewright_api.names import ExitCode
-from tunewright_trainer.metrics import MAX_PERPLEXITY, exact_match, perplexity, rouge_l
+from tunewright_trainer.metrics import MAX_PERPLEXITY, Words, exact_match, perplexity, rouge_l
 from tunewright_trainer.stages import export as export_stage
 
 
@@ -21,6 +21,27 @@ def test_metrics() -> None:
     assert rouge_l(["the cat sat", ""], ["the cat sat", "x"]) == 0.5
     assert perplexity(0.0) == 1.0
     assert perplexity(1e9) == MAX_PERPLEXITY
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "want"),
+    [
+        pytest.param("Москва — столица России", "Столица России: Москва", 2 / 3, id="Cyrillic"),
+        pytest.param("东京是首都。", "日本的首都是东京", 2 * 2 / (5 + 8), id="CJK, by character"),
+        pytest.param("नमस्ते दुनिया", "नमस्ते", 2 / 3, id="marks belong to their word"),
+        pytest.param("Caf\u00e9", "cafe\u0301", 1.0, id="two spellings of one letter"),
+        pytest.param("Привет", "Пока", 0.0, id="different words"),
+    ],
+)
+def test_rouge_l_of_any_script(answer: str, reference: str, want: float) -> None:
+    assert rouge_l([answer], [reference]) == pytest.approx(want)
+
+
+def test_english_words_are_those_of_rouge_score() -> None:
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    text = "It's item_7: the code (TW-0042) isn't 3.14, said e-mail\n\tNo. 5!"
+    assert Words().tokenize(text) == DefaultTokenizer().tokenize(text)
 
 
 def verify_stage(root: Path, artifact: Path, digest: str) -> tuple[int, dict[str, Any]]:
