@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
-SOURCES := crds operator trainer_image server_image e2e tests examples
+SOURCES := crds operator trainer_image server_image e2e tests examples benchmarks
 # Debian keeps ensurepip in a package of its own.
 INSTALL_VENV = { test "$$(id -u)" = 0 && test -f /etc/debian_version \
   && echo "Installing the Debian package python3-venv" && apt-get update -qq && apt-get install -y -qq python3-venv; } \
@@ -96,6 +96,10 @@ cluster-up: setup ## Start the throw-away cluster alone.
 .PHONY: cluster-down
 cluster-down: setup ## Stop the throw-away cluster.
 	@$(RUN) e2e.cluster down
+
+.PHONY: bench-cluster
+bench-cluster: setup ## Print how fast the throw-away clusters start.
+	@$(RUN) benchmarks.cluster
 
 ##@ Upkeep
 
