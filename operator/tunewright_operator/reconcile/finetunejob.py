@@ -43,13 +43,13 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
     """Move one step towards a registered version, or say why there will be none."""
     status = FineTuneJobStatus.model_validate(obj.get("status") or {})
     generation = obj["metadata"]["generation"]
+    if is_finished(status):  # whether or not this operator can read its spec
+        return await _clean_up(kube, obj, status, children=children, now=now)
     try:
         spec = FineTuneJobSpec.model_validate(obj["spec"])
     except ValidationError as error:
         refusal = Refusal("InvalidSpec", explain(error))
         return Result(refuse(status, refusal, generation=generation, now=now).to_dict())
-    if is_finished(status):
-        return await _clean_up(kube, obj, spec, status, children=children, now=now)
     if status.start_time is None:
         refused = check_acceptance(spec, await _gather_facts(kube, obj, spec))
         if refused:
@@ -134,11 +134,13 @@ async def _register(kube: Kube, obj: Manifest, seen: Situation) -> Situation:
 
 
 async def _clean_up(
-    kube: Kube, obj: Manifest, spec: FineTuneJobSpec, status: FineTuneJobStatus, *, children: Children, now: datetime
+    kube: Kube, obj: Manifest, status: FineTuneJobStatus, *, children: Children, now: datetime
 ) -> Result:
     finished = parse_optional(status.completion_time)
-    await execute(kube, plan_end(_owned(children), spec.ttl_seconds_after_finished, finished, now))
-    left = ttl.seconds_left(spec.ttl_seconds_after_finished, finished, now)
+    wanted = obj["spec"].get("ttlSecondsAfterFinished")
+    seconds = wanted if isinstance(wanted, int) else None
+    await execute(kube, plan_end(_owned(children), seconds, finished, now))
+    left = ttl.seconds_left(seconds, finished, now)
     return Result(acknowledge(status, obj["metadata"]["generation"]).to_dict(), requeue_after=left or None)
 
 

@@ -35,10 +35,15 @@ def done_stages(status: FineTuneJobStatus) -> frozenset[Stage]:
 
 
 def refuse(status: FineTuneJobStatus, refusal: Refusal, *, generation: int, now: datetime) -> FineTuneJobStatus:
-    """The status of a job that cannot work as it is."""
+    """The status of a job that cannot work as it is; what it has reached stays reached."""
     states = (
         State(ConditionType.ACCEPTED, FALSE, refusal.reason, refusal.message),
         State(ConditionType.STALLED, TRUE, refusal.reason, refusal.message),
+        *(
+            State(kind, old.status, old.reason, old.message)
+            for kind in (*MILESTONES.values(), ConditionType.COMPLETE, ConditionType.FAILED)
+            if (old := find(status.conditions, kind))
+        ),
     )
     conditions = declare(tuple(status.conditions), states, generation=generation, now=now)
     return status.model_copy(

@@ -492,3 +492,30 @@ async def test_a_spec_that_cannot_be_read_is_refused_with_the_field() -> None:
     await settle(cluster, obj)
     assert conditions(obj)["Accepted"] == ("False", "InvalidSpec")
     assert "spec.numNodes" in obj["status"]["message"]
+
+
+async def test_a_finished_job_stays_finished_when_its_spec_can_no_longer_be_read() -> None:
+    cluster, obj = Cluster(), job(ttlSecondsAfterFinished=60)
+    await exported(cluster, obj)
+    await settle(cluster, obj)
+    before = conditions(obj)
+    obj["spec"]["method"] = {"fromALaterRelease": {}}
+    obj["metadata"]["generation"] = 2
+    await settle(cluster, obj)
+    assert conditions(obj) == before
+    assert kstatus(obj) is KStatus.CURRENT
+    await settle(cluster, obj, NOW + timedelta(seconds=60))
+    assert cluster.of("Job") == [], "its time to live is still known"
+
+
+async def test_a_running_job_keeps_its_milestones_when_its_spec_can_no_longer_be_read() -> None:
+    cluster, obj = Cluster(), job()
+    await evaluating(cluster, obj)
+    obj["spec"]["method"] = {"fromALaterRelease": {}}
+    await settle(cluster, obj)
+    assert conditions(obj) == {
+        "Accepted": ("False", "InvalidSpec"),
+        "Stalled": ("True", "InvalidSpec"),
+        "DatasetReady": ("True", "Succeeded"),
+        "Trained": ("True", "Succeeded"),
+    }
