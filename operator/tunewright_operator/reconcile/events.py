@@ -9,6 +9,8 @@ from tunewright_operator.reconcile.result import Event
 SUCCEEDED = "Succeeded"
 # True is bad news for these; for all others False is.
 _ABNORMAL = {ConditionType.STALLED, ConditionType.FAILED}
+# Good or bad in neither state: people suspend and resume.
+_NEUTRAL = {ConditionType.SUSPENDED}
 # Says for kstatus what another condition says already; an Event about each would come twice.
 _SILENT = {ConditionType.STALLED}
 
@@ -29,6 +31,8 @@ def compute_events(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Even
 
 
 def _severity(condition: Mapping[str, Any]) -> str:
+    if condition["type"] in _NEUTRAL:
+        return "Normal"
     bad = "True" if condition["type"] in _ABNORMAL else "False"
     return "Warning" if condition["status"] == bad else "Normal"
 

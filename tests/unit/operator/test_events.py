@@ -39,6 +39,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[Event, ...]]] = [
         (Event("Warning", "InvalidData", "because InvalidData"),),
     ),
     (
+        "going on after a suspension is no warning",
+        status(("Suspended", "True", "Suspended")),
+        status(("Suspended", "False", "Resumed")),
+        (Event("Normal", "Resumed", "because Resumed"),),
+    ),
+    (
         "another message is no event",
         status(("Ready", "True", "Serving")),
         {"conditions": [{"type": "Ready", "status": "True", "reason": "Serving", "message": "2 of 2"}]},
