@@ -15,6 +15,8 @@ from tunewright_operator.observe.pods import PodView
 OUT_OF_MEMORY = ExitCode.OUT_OF_MEMORY.reason
 SIGKILL, SIGTERM = 137, 143
 _STOPPED = {ExitCode.PREEMPTED.value, SIGTERM}
+# The verdict follows from the cause alone, and the cause is remembered: it is the same whenever one looks.
+_FINAL = {code.reason for code in ExitCode if code is not ExitCode.OK and not code.retriable}
 _LAST = datetime.max.replace(tzinfo=UTC)
 
 
@@ -24,12 +26,16 @@ class Loss:
 
     cause: str
     message: str
-    retriable: bool
     pod: str | None = None
     node: str | None = None
     rank: int | None = None
     exit_code: int | None = None
     ended: datetime | None = None
+
+    @property
+    def retriable(self) -> bool:
+        """Whether the same attempt may succeed the next time."""
+        return self.cause not in _FINAL
 
     @property
     def where(self) -> str:
@@ -48,13 +54,7 @@ def find_loss(job: JobView) -> Loss | None:
 
 def vanished(job: JobView) -> Loss:
     """The loss of a Job that failed while no failed pod is left to ask."""
-    return Loss("PodLost", f"the pod is gone; the Job says: {job.message}", retriable=True, ended=job.ended)
-
-
-def is_retriable(cause: str, exit_code: int | None) -> bool:
-    """Whether the same attempt may succeed the next time, from what is remembered of it."""
-    known = _known(exit_code)
-    return cause != OUT_OF_MEMORY and (known is None or known.retriable)
+    return Loss("PodLost", f"the pod is gone; the Job says: {job.message}", ended=job.ended)
 
 
 def _precedence(pod: PodView) -> tuple[int, datetime, int]:
@@ -71,29 +71,29 @@ def _rank_of_cause(pod: PodView) -> int:
 
 
 def _describe(pod: PodView) -> Loss:
-    cause, message, retriable = _cause(pod)
-    return Loss(cause, message, retriable, pod.name, pod.node, pod.index, pod.exit_code, pod.ended or pod.deleted)
+    cause, message = _cause(pod)
+    return Loss(cause, message, pod.name, pod.node, pod.index, pod.exit_code, pod.ended or pod.deleted)
 
 
-def _cause(pod: PodView) -> tuple[str, str, bool]:
-    """(cause, message, retriable); ordered, first hit wins."""
+def _cause(pod: PodView) -> tuple[str, str]:
+    """(cause, message); ordered, first hit wins."""
     known = _known(pod.exit_code)
     if pod.disrupted_by:
-        return pod.disrupted_by, f"the pod was disrupted ({pod.disrupted_by})", True
+        return pod.disrupted_by, f"the pod was disrupted ({pod.disrupted_by})"
     if pod.ended_by == "OOMKilled":
-        return OUT_OF_MEMORY, "the container needed more memory than its limit", False
+        return OUT_OF_MEMORY, "the container needed more memory than its limit"
     if pod.result and pod.result.outcome is Outcome.FAILED:
         reason = pod.result.reason or (known.reason if known else "Failed")
-        return reason, pod.result.message or reason, known is None or known.retriable
+        return reason, pod.result.message or reason
     if pod.deleted and known in {None, ExitCode.PREEMPTED}:
-        return "PodDeleted", "the pod was deleted", True
+        return "PodDeleted", "the pod was deleted"
     if known:
-        return known.reason, f"the trainer ended with {known.reason}", known.retriable
+        return known.reason, f"the trainer ended with {known.reason}"
     if pod.exit_code == SIGKILL:
-        return "Killed", "the container was killed (SIGKILL)", True
+        return "Killed", "the container was killed (SIGKILL)"
     if pod.exit_code is not None:
-        return "ContainerFailed", f"the container ended with exit code {pod.exit_code}", True
-    return pod.ended_by or "PodFailed", f"the pod failed ({pod.ended_by or 'no reason given'})", True
+        return "ContainerFailed", f"the container ended with exit code {pod.exit_code}"
+    return pod.ended_by or "PodFailed", f"the pod failed ({pod.ended_by or 'no reason given'})"
 
 
 def _known(exit_code: int | None) -> ExitCode | None:

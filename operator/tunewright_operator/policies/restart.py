@@ -6,7 +6,7 @@ from datetime import datetime
 from tunewright_api.finetunejob import Restart, RestartPolicy
 from tunewright_operator.observe.times import parse_optional
 from tunewright_operator.policies.failure import Failure, describe_failure
-from tunewright_operator.policies.loss import Loss, is_retriable
+from tunewright_operator.policies.loss import Loss
 
 
 def remember(restarts: Sequence[Restart], attempt: int, loss: Loss, now: datetime) -> tuple[Restart, ...]:
@@ -33,7 +33,6 @@ def recall(restart: Restart) -> Loss:
     return Loss(
         restart.cause,
         f"the attempt ended with {restart.cause}",
-        is_retriable(restart.cause, restart.exit_code),
         restart.pod,
         restart.node,
         restart.rank,

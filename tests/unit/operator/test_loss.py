@@ -71,6 +71,14 @@ CASES = {
         [pod(0, PEER_LOST), pod(1, PREEMPTED, after=5, disrupted_by="EvictionByEvictionAPI")],
         (1, PREEMPTED, "EvictionByEvictionAPI", True),
     ),
+    "a node was drained, and the trainer could no longer write": (
+        [pod(0, PEER_LOST), pod(1, 74, after=5, disrupted_by="EvictionByEvictionAPI")],
+        (1, 74, "EvictionByEvictionAPI", True),
+    ),
+    "the launcher ended for a rank that diverged": (
+        [pod(0, 1, result=result(ExitCode.DIVERGED, "the loss is not a number"))],
+        (0, 1, "Diverged", False),
+    ),
     "somebody deleted a pod that still ends": (
         [pod(0), pod(1, deleted=T0)],
         (1, None, "PodDeleted", True),
