@@ -10,7 +10,8 @@ The digest is the SHA-256 of one line per file, `<sha256>  <size>  <path>\\n`, s
 """
 
 import hashlib
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import Field
@@ -62,15 +63,34 @@ def compute_digest(files: Iterable[ManifestFile]) -> str:
 
 
 def list_files(root: Path) -> list[ManifestFile]:
-    """Hash every file below root but the manifest, sorted by path."""
-    paths = sorted(p for p in root.rglob("*") if p.is_file() and p != root / MANIFEST)
+    """Hash every file below root but the manifest, sorted by path.
+
+    Raises ArtifactError, which names the first thing that is no regular file and no directory: a link shows a reader
+    something that the digest does not cover.
+    """
     return sorted(
         (
             ManifestFile(path=p.relative_to(root).as_posix(), size=p.stat().st_size, sha256=sha256_file(p))
-            for p in paths
+            for p in _regular_files(root, root)
+            if p != root / MANIFEST
         ),
         key=lambda f: f.path,
     )
+
+
+def _regular_files(directory: Path, root: Path) -> Iterator[Path]:
+    for path in sorted(directory.iterdir()):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            yield from _regular_files(path, root)
+        elif stat.S_ISREG(mode):
+            yield path
+        else:
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
+            raise ArtifactError(
+                f"{path.relative_to(root).as_posix()} is {kind}, and the digest covers regular files only: replace it "
+                "by its content, or remove it"
+            )
 
 
 def verify(root: Path, expected: str) -> Manifest:

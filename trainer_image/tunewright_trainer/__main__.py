@@ -59,7 +59,11 @@ def run_stage(stage: Stage, path: Path) -> StageResult:
     if stage is Stage.VERIFY:
         from tunewright_trainer.stages import verify
 
-        return StageResult(outcome=Outcome.SUCCEEDED, verify=verify.run(configuration.load(path, VerifyConfig)))
+        check = configuration.load(path, VerifyConfig)
+        try:
+            return StageResult(outcome=Outcome.SUCCEEDED, verify=verify.run(check))
+        except OSError as error:
+            raise classify(error, outputs=[]) from error
     config = configuration.load(path, TrainerConfig)
     log.setup(stage=stage.value, job=f"{config.job.namespace}/{config.job.name}")
     try:

@@ -1,5 +1,6 @@
 """An artifact's digest names every byte of it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ def test_untouched_files_verify(artifact: tuple[Path, str]) -> None:
     assert verify(root, digest).digest == digest
 
 
+def move_and_link(path: Path) -> None:
+    """Leave a link to the same bytes, outside the artifact."""
+    outside = path.parent.parent / path.name
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -33,8 +41,16 @@ def test_untouched_files_verify(artifact: tuple[Path, str]) -> None:
         (lambda root: (root / "model" / "extra.py").write_text(""), "model/extra.py is not in the manifest"),
         (lambda root: (root / MANIFEST).unlink(), "does not exist"),
         (lambda root: (root / MANIFEST).write_text("{"), "is not a manifest"),
+        (lambda root: (root / "code").symlink_to(root / "model"), "code is a symbolic link"),
+        (lambda root: (root / "model" / "gone").symlink_to("nowhere"), "model/gone is a symbolic link"),
+        (lambda root: move_and_link(root / "evaluation.json"), "evaluation.json is a symbolic link"),
+        (lambda root: move_and_link(root / MANIFEST), "manifest.json is a symbolic link"),
+        (lambda root: os.mkfifo(root / "model" / "pipe"), "model/pipe is a special file"),
     ],
-    ids=["changed", "missing", "added", "no manifest", "broken manifest"],
+    ids=[
+        *("changed", "missing", "added", "no manifest", "broken manifest"),
+        *("linked directory", "broken link", "linked file", "linked manifest", "pipe"),
+    ],
 )
 def test_every_harm_is_named(artifact: tuple[Path, str], harm, message: str) -> None:  # type: ignore[no-untyped-def]
     root, digest = artifact
