@@ -154,12 +154,14 @@ def _next_look(
     """Seconds to the next look, for what no watch announces."""
     if is_finished(status):
         return None
-    waits = [deadline.seconds_left(spec.active_deadline_seconds, parse_optional(status.start_time), now)]
+    waits: list[float | None] = []
     course = seen.course
+    if not course.complete:  # nothing that takes time is left to be judged
+        waits.append(deadline.seconds_left(spec.active_deadline_seconds, parse_optional(status.start_time), now))
     if course.waits_for_result or course.repeat or (course.job and course.job.deleting):
         waits.append(_SOON_SECONDS)
     if status.stage is JobStage.TRAINING:
         waits.append(config.progress_interval)
     if seen.refused or status.start_time is None:
         waits.append(config.recheck_interval)
-    return max(min((w for w in waits if w is not None), default=0), 0) or None
+    return min((wait for wait in waits if wait is not None and wait > 0), default=None)

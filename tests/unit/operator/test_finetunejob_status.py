@@ -9,10 +9,11 @@ import pytest
 
 from tests.kstatus import KStatus, kstatus
 from tests.serving import claim, conditions, version
-from tests.training import NOW, Cluster, advance, failed_result, job, settle, turn
+from tests.training import CONFIG, NOW, Cluster, advance, failed_result, job, settle, turn
 from tunewright_api.finetunejob import FineTuneJobStatus
 from tunewright_api.names import ExitCode, Stage
 from tunewright_api.results import Progress
+from tunewright_operator.kube.errors import Forbidden
 from tunewright_operator.reconcile import finetunejob as reconciler
 
 Object = dict[str, Any]
@@ -394,6 +395,19 @@ async def test_after_the_deadline_the_job_fails_and_what_runs_is_stopped() -> No
     assert conditions(obj)["Failed"] == ("True", "DeadlineExceeded")
     assert cluster.job(Stage.TRAIN) is None
     assert cluster.job(Stage.PREPARE), "what has ended stays until its time to live is over"
+
+
+async def test_a_registration_that_is_refused_after_the_deadline_is_tried_again() -> None:
+    cluster, obj = Cluster(), job(activeDeadlineSeconds=60)
+    await exported(cluster, obj)
+    cluster.refuse["ModelVersion"] = Forbidden("exceeded quota: versions", 403)
+    late = NOW + timedelta(seconds=90)
+    result = await settle(cluster, obj, late)
+    assert "exceeded quota" in obj["status"]["message"]
+    assert result.requeue_after == CONFIG.recheck_interval
+    cluster.refuse.clear()
+    await settle(cluster, obj, late)
+    assert conditions(obj)["Complete"] == ("True", "Registered")
 
 
 async def test_the_time_to_live_ends_and_everything_goes() -> None:
