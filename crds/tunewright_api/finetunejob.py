@@ -392,7 +392,8 @@ class FineTuneJobSpec(Model):
         default=None,
         ge=1,
         le=31_536_000,
-        description="The job fails when it is older than this, in seconds since status.startTime.",
+        description="The job fails when it takes longer than this, in seconds since status.startTime. As in a batch "
+        "Job, nothing counts while it is suspended, and the count starts anew when it goes on.",
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""activeDeadlineSeconds: a job that is older than this fails."""
+"""activeDeadlineSeconds: a job that takes longer than this fails. Nothing counts while it is suspended."""
 
 from datetime import datetime
 

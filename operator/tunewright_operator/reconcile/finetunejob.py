@@ -27,6 +27,7 @@ from tunewright_operator.reconcile.result import Children, Result
 from tunewright_operator.status.finetunejob import (
     acknowledge,
     compute_status,
+    counted_from,
     done_stages,
     is_finished,
     record,
@@ -78,9 +79,9 @@ def _find_course(
     jobs = observe_jobs(children.jobs, children.pods)
     grace = timedelta(seconds=config.result_grace)
     course = find_course(spec, done_stages(status), status.restarts, jobs, now=now, grace=grace)
-    if course.failure or course.complete:
+    if course.failure or course.complete or spec.suspend:
         return course
-    late = deadline.deadline_failure(spec.active_deadline_seconds, parse_optional(status.start_time), now)
+    late = deadline.deadline_failure(spec.active_deadline_seconds, counted_from(status), now)
     return replace(course, failure=late)
 
 
@@ -156,8 +157,8 @@ def _next_look(
         return None
     waits: list[float | None] = []
     course = seen.course
-    if not course.complete:  # nothing that takes time is left to be judged
-        waits.append(deadline.seconds_left(spec.active_deadline_seconds, parse_optional(status.start_time), now))
+    if not course.complete and not spec.suspend:  # else there is nothing to be judged
+        waits.append(deadline.seconds_left(spec.active_deadline_seconds, counted_from(status), now))
     if course.waits_for_result or course.repeat or (course.job and course.job.deleting):
         waits.append(_SOON_SECONDS)
     if status.stage is JobStage.TRAINING:

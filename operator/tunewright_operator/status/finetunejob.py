@@ -10,7 +10,7 @@ from tunewright_api.names import ConditionType, Stage
 from tunewright_api.results import MetricPair, Progress
 from tunewright_operator.policies.acceptance import Refusal
 from tunewright_operator.policies.course import Course, StageEnd
-from tunewright_operator.status.conditions import FALSE, TRUE, find, format_time, is_true
+from tunewright_operator.status.conditions import FALSE, TRUE, find, format_time, is_true, parse_time
 from tunewright_operator.status.declare import State, declare
 from tunewright_operator.status.progress import compute_progress, finish_progress, newest_checkpoint
 from tunewright_operator.status.standing import Situation, Standing, find_standing
@@ -26,6 +26,21 @@ MILESTONES = {
 def is_finished(status: FineTuneJobStatus) -> bool:
     """Whether the job has ended, well or badly: it is never planned again."""
     return any(is_true(status.conditions, kind) for kind in (ConditionType.COMPLETE, ConditionType.FAILED))
+
+
+def counted_from(status: FineTuneJobStatus) -> datetime | None:
+    """From when activeDeadlineSeconds counts: the start, or the end of the last suspension, as in a batch Job.
+
+    None before the start and while suspended.
+    """
+    if status.start_time is None:
+        return None
+    suspended = find(status.conditions, ConditionType.SUSPENDED)
+    if suspended is None:
+        return parse_time(status.start_time)
+    if suspended.status is TRUE:
+        return None
+    return max(parse_time(status.start_time), parse_time(suspended.last_transition_time))
 
 
 def done_stages(status: FineTuneJobStatus) -> frozenset[Stage]:

@@ -397,6 +397,21 @@ async def test_after_the_deadline_the_job_fails_and_what_runs_is_stopped() -> No
     assert cluster.job(Stage.PREPARE), "what has ended stays until its time to live is over"
 
 
+async def test_the_deadline_rests_while_suspended_and_counts_anew_afterwards() -> None:
+    cluster, obj = Cluster(), job(activeDeadlineSeconds=60)
+    await suspended(cluster, obj)
+    result = await settle(cluster, obj, NOW + timedelta(seconds=50))
+    assert result.requeue_after is None
+    await settle(cluster, obj, NOW + timedelta(hours=1))
+    assert conditions(obj) == PREPARED | {"Suspended": ("True", "Suspended")}
+    obj["spec"]["suspend"] = False
+    result = await settle(cluster, obj, NOW + timedelta(hours=1))
+    assert result.requeue_after == pytest.approx(60)
+    assert "Failed" not in conditions(obj)
+    await settle(cluster, obj, NOW + timedelta(hours=1, seconds=60))
+    assert conditions(obj)["Failed"] == ("True", "DeadlineExceeded")
+
+
 async def test_a_registration_that_is_refused_after_the_deadline_is_tried_again() -> None:
     cluster, obj = Cluster(), job(activeDeadlineSeconds=60)
     await exported(cluster, obj)
