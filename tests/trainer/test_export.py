@@ -12,6 +12,9 @@ from tests.trainer.support import Job, Pod, make_job
 from tunewright_api.artifact import verify
 from tunewright_api.finetunejob import MetricName
 from tunewright_api.names import ExitCode
+from tunewright_api.results import ExportResult
+from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer.errors import StageError
 from tunewright_trainer.metrics import MAX_PERPLEXITY, Words, exact_match, perplexity, rouge_l
 from tunewright_trainer.stages import export as export_stage
 
@@ -154,8 +157,6 @@ def test_export_without_training(job: Callable[..., Job]) -> None:
 
 
 def test_a_failed_export_leaves_nothing(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunewright_api.trainer_config import TrainerConfig
-
     made = job(method={"full": {}})
     (made.work / "trained").mkdir(parents=True)
 
@@ -166,6 +167,31 @@ def test_a_failed_export_leaves_nothing(job: Callable[..., Job], monkeypatch: py
     with pytest.raises(OSError, match="No space left"):
         export_stage.run(TrainerConfig.model_validate(made.config))
     assert [path.name for path in made.root.iterdir() if "artifact" in path.name] == []
+
+
+def test_two_jobs_with_one_output(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, quick = job("slow", method={"full": {}}), job("quick", method={"full": {}})
+    quick.config["job"]["uid"] = "uid-2"
+    quick.config["directories"]["artifact"] = slow.config["directories"]["artifact"]
+    for made in (slow, quick):
+        (made.work / "trained").mkdir(parents=True)
+        (made.work / "trained" / "model.safetensors").write_bytes(made.root.name.encode())
+    finished: list[ExportResult] = []
+    copy_description = export_stage.copy_description
+
+    def meanwhile(base: Path, target: Path) -> None:
+        if not finished:
+            monkeypatch.setattr(export_stage, "copy_description", copy_description)
+            finished.append(export_stage.run(TrainerConfig.model_validate(quick.config)))
+        copy_description(base, target)
+
+    monkeypatch.setattr(export_stage, "copy_description", meanwhile)
+    with pytest.raises(StageError, match="already exists and is written by the job with uid uid-2") as caught:
+        export_stage.run(TrainerConfig.model_validate(slow.config))
+    assert caught.value.code is ExitCode.OUTPUT_NOT_WRITABLE
+    assert verify(slow.artifact, finished[0].digest).job_uid == "uid-2"
+    assert (slow.artifact / "model" / "model.safetensors").read_bytes() == b"quick"
+    assert [path.name for path in slow.root.iterdir() if "artifact" in path.name] == ["artifact"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Files that are complete or absent, and readable by the next stage's user."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,12 @@ from pathlib import Path
 
 DIRECTORY_MODE = 0o755
 FILE_MODE = 0o644
+
+_TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
+
+
+class NameTakenError(Exception):
+    """Something else got the name first; nothing of it was touched."""
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -34,19 +41,49 @@ def replace_file(path: Path) -> Iterator[Path]:
 def replace_directory(path: Path) -> Iterator[Path]:
     """Like replace_file for a directory: filled under a hidden name, then renamed to `path`.
 
-    What an interrupted attempt left under the hidden name is removed first.
+    What an interrupted attempt left under the hidden name is removed first. Only one job may write to `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    remove_tree(temporary)
-    temporary.mkdir()
-    try:
+    with _filled(path.with_name(f".{path.name}.tmp")) as temporary:
         yield temporary
         make_readable(temporary)
         sync_tree(temporary)
         remove_tree(path)
         temporary.rename(path)
         _sync(path.parent)
+
+
+@contextlib.contextmanager
+def create_directory(path: Path, owner: str) -> Iterator[Path]:
+    """Like replace_directory where several jobs may want `path`: nothing that has the name is ever removed.
+
+    Args:
+        path: The directory to make.
+        owner: Part of the hidden name, so that two owners never share one.
+
+    Raises:
+        NameTakenError: `path` got content in the meantime.
+    """
+    with _filled(path.with_name(f".{path.name}.{owner}.tmp")) as temporary:
+        yield temporary
+        make_readable(temporary)
+        sync_tree(temporary)
+        try:
+            temporary.rename(path)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                raise NameTakenError(f"{path} exists already") from error
+            raise
+        _sync(path.parent)
+
+
+@contextlib.contextmanager
+def _filled(temporary: Path) -> Iterator[Path]:
+    """An empty directory that is gone at the end, unless it was renamed."""
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    remove_tree(temporary)
+    temporary.mkdir()
+    try:
+        yield temporary
     finally:
         remove_tree(temporary)
 

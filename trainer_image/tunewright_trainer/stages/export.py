@@ -21,7 +21,7 @@ from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
 from tunewright_trainer.data.chat import load_template
 from tunewright_trainer.errors import StageError, not_readable
-from tunewright_trainer.files import remove_tree, replace_directory
+from tunewright_trainer.files import NameTakenError, create_directory, remove_tree
 from tunewright_trainer.imports import skip
 from tunewright_trainer.layout import Layout
 
@@ -36,8 +36,10 @@ def run(config: TrainerConfig) -> ExportResult:
         StageError: OUTPUT_NOT_WRITABLE when another job wrote this version.
     """
     layout = Layout(config)
-    found = layout.artifact.exists()
-    result = existing(config, layout.artifact) if found else write(config, layout)
+    try:
+        result = existing(config, layout.artifact) if layout.artifact.exists() else write(config, layout)
+    except NameTakenError:
+        result = existing(config, layout.artifact)
     _remove_work(layout)
     log.info("exported", **result.to_dict())
     return result
@@ -47,7 +49,7 @@ def existing(config: TrainerConfig, artifact: Path) -> ExportResult:
     """The result for an artifact that is already there: ours, unchanged; anything else is an error."""
     try:
         manifest = Manifest.model_validate_json((artifact / MANIFEST).read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         manifest = None
     if manifest is None or manifest.job_uid != config.job.uid:
         owner = f"written by the job with uid {manifest.job_uid}" if manifest else "not an artifact of this job"
@@ -63,11 +65,15 @@ def existing(config: TrainerConfig, artifact: Path) -> ExportResult:
 
 
 def write(config: TrainerConfig, layout: Layout) -> ExportResult:
-    """Fill a hidden sibling of the artifact's directory and rename it."""
+    """Fill a hidden sibling of the artifact's directory and rename it.
+
+    Raises:
+        NameTakenError: Somebody else finished an artifact of this name meanwhile.
+    """
     if not layout.trained.is_dir():
         raise not_readable(layout.trained, "it does not exist; run the train stage first")
     kind = "Full" if config.method.full is not None or config.export.merge else "Adapter"
-    with replace_directory(layout.artifact) as directory:
+    with create_directory(layout.artifact, config.job.uid) as directory:
         if config.method.lora is not None:
             shutil.copytree(
                 layout.trained, directory / ADAPTER_DIR, ignore=shutil.ignore_patterns("train.json", "README.md")
