@@ -28,10 +28,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why the job is not accepted, and what to do about it."""
+    """Why the job is not accepted, and what to do about it.
+
+    `final` when the job itself cannot go on; otherwise it waits for something that somebody may be about to create.
+    """
 
     reason: str
     message: str
+    final: bool = True
 
 
 Check = Callable[[FineTuneJobSpec, Facts], Refusal | None]
@@ -49,6 +53,7 @@ def _claims_exist(spec: FineTuneJobSpec, facts: Facts) -> Refusal | None:
                 "ClaimNotFound",
                 f"spec.{facts.fields[name]} names the PersistentVolumeClaim {name}, which does not exist in namespace "
                 f"{facts.namespace}: create it, and the job goes on by itself",
+                final=False,
             )
     return None
 
@@ -78,11 +83,13 @@ def _secret_exists(spec: FineTuneJobSpec, facts: Facts) -> Refusal | None:
             "SecretNotFound",
             f"spec.baseModel.secretRef names the Secret {reference.name}, which does not exist in namespace "
             f"{facts.namespace}: create it with the key HF_TOKEN, and the job goes on by itself",
+            final=False,
         )
     if "HF_TOKEN" not in (facts.secret.get("data") or {}):
         return Refusal(
             "SecretKeyNotFound",
             f"the Secret {reference.name} has no key HF_TOKEN: add it, and the job goes on by itself",
+            final=False,
         )
     return None
 

@@ -9,6 +9,8 @@ from tunewright_operator.reconcile.result import Event
 SUCCEEDED = "Succeeded"
 # True is bad news for these; for all others False is.
 _ABNORMAL = {ConditionType.STALLED, ConditionType.FAILED}
+# False for the reason that Reconciling tells means: not yet. That is no news, and no warning.
+_NOT_YET = {ConditionType.ACCEPTED, ConditionType.READY}
 # Good or bad in neither state: people suspend and resume.
 _NEUTRAL = {ConditionType.SUSPENDED}
 # Says for kstatus what another condition says already; an Event about each would come twice.
@@ -24,9 +26,7 @@ def compute_events(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Even
     return tuple(
         Event(_severity(condition), _reason(condition), condition.get("message") or condition["type"])
         for condition in moved
-        if condition["type"] not in _SILENT
-        # Not ready yet, for the reason that Reconciling tells: that is no news, and no warning.
-        and not (condition["type"] == ConditionType.READY and condition["reason"] in under_way)
+        if condition["type"] not in _SILENT and not (condition["type"] in _NOT_YET and condition["reason"] in under_way)
     )
 
 

@@ -50,10 +50,11 @@ def done_stages(status: FineTuneJobStatus) -> frozenset[Stage]:
 
 
 def refuse(status: FineTuneJobStatus, refusal: Refusal, *, generation: int, now: datetime) -> FineTuneJobStatus:
-    """The status of a job that cannot work as it is; what it has reached stays reached."""
+    """The status of a job that cannot work as it is, or not yet; what it has reached stays reached."""
+    verdict = ConditionType.STALLED if refusal.final else ConditionType.RECONCILING
     states = (
         State(ConditionType.ACCEPTED, FALSE, refusal.reason, refusal.message),
-        State(ConditionType.STALLED, TRUE, refusal.reason, refusal.message),
+        State(verdict, TRUE, refusal.reason, refusal.message),
         *(
             State(kind, old.status, old.reason, old.message)
             for kind in (*MILESTONES.values(), ConditionType.COMPLETE, ConditionType.FAILED)

@@ -27,6 +27,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[Event, ...]]] = [
         (Event("Normal", "Loading", "because Loading"),),
     ),
     (
+        "waiting for a claim is told once and is no warning",
+        status(),
+        status(("Accepted", "False", "ClaimNotFound"), ("Reconciling", "True", "ClaimNotFound")),
+        (Event("Normal", "ClaimNotFound", "because ClaimNotFound"),),
+    ),
+    (
         "not ready any more is a warning",
         status(("Ready", "True", "Serving")),
         status(("Ready", "False", "CrashLoop")),
