@@ -45,6 +45,7 @@ class Manifest(Model):
     base_model: str = Field(description="URI of the base model.")
     files: list[ManifestFile] = Field(description="Every file but manifest.json, sorted by path.")
     digest: Digest = Field(description="Digest over files.")
+    chat_template_digest: Digest | None = Field(default=None, description="Digest of the base model's chat template.")
 
 
 def sha256_file(path: Path) -> str:

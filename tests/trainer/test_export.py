@@ -1,5 +1,6 @@
 """From trained weights to a verified artifact, and evaluation on the way; LoRA and full, tiny and real."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.support import Job, Pod, make_job
+from tests.trainer.support import CHATML, Job, Pod, make_job
 from tunewright_api.artifact import verify
 from tunewright_api.finetunejob import MetricName
 from tunewright_api.names import ExitCode
@@ -167,6 +168,23 @@ def test_a_failed_export_leaves_nothing(job: Callable[..., Job], monkeypatch: py
     with pytest.raises(OSError, match="No space left"):
         export_stage.run(TrainerConfig.model_validate(made.config))
     assert [path.name for path in made.root.iterdir() if "artifact" in path.name] == []
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["adapter only", "merged"])
+def test_an_export_that_is_repeated_reports_the_same(
+    *, job: Callable[..., Job], tiny_model: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
+) -> None:
+    made = job(export={"merge": merge})
+    made.config["model"] = {"uri": "hf://team/tiny", "hubId": "team/tiny"}
+    shutil.copytree(tiny_model, made.work / "base-model")
+    (made.work / "trained").mkdir()
+    (made.work / "trained" / "adapter_model.safetensors").write_bytes(b"adapter")
+    monkeypatch.setattr(export_stage, "merge", lambda *_: None)
+    config = TrainerConfig.model_validate(made.config)
+    first = export_stage.run(config)
+    assert first.chat_template_digest == "sha256:" + hashlib.sha256(CHATML.encode()).hexdigest()
+    assert not made.work.exists()
+    assert export_stage.run(config) == first
 
 
 def test_two_jobs_with_one_output(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,9 +95,10 @@ def write(config: TrainerConfig, layout: Layout) -> ExportResult:
             base_model=config.model.uri,
             files=files,
             digest=compute_digest(files),
+            chat_template_digest=load_template(layout.base_model).digest,
         )
         (directory / MANIFEST).write_text(manifest.model_dump_json(by_alias=True, indent=2) + "\n")
-    return _result(layout.artifact, manifest, load_template(layout.base_model).digest)
+    return _result(layout.artifact, manifest)
 
 
 def merge(base: Path, adapter: Path, target: Path, max_shard_size: str) -> None:
@@ -133,12 +134,14 @@ def copy_description(base: Path, target: Path) -> None:
                 shutil.copyfile(path, target / path.name)
 
 
-def _result(artifact: Path, manifest: Manifest, template_digest: str | None = None) -> ExportResult:
-    if template_digest is None and (artifact / MODEL_DIR).is_dir():
-        template_digest = load_template(artifact / MODEL_DIR).digest
+def _result(artifact: Path, manifest: Manifest) -> ExportResult:
+    """What the manifest says: a retry may find nothing else, because the work directory with the base model is gone."""
     size = sum(file.size for file in manifest.files) + (artifact / MANIFEST).stat().st_size
     return ExportResult(
-        digest=manifest.digest, size_bytes=size, kind=manifest.kind, chat_template_digest=template_digest
+        digest=manifest.digest,
+        size_bytes=size,
+        kind=manifest.kind,
+        chat_template_digest=manifest.chat_template_digest,
     )
 
 
