@@ -486,6 +486,11 @@ class StageTime(StatusModel):
     stage: Text = Field(description="Name of the stage.")
     started: Text = Field(description="Start of its first Job (RFC 3339).")
     finished: Text | None = Field(default=None, description="End of its last Job (RFC 3339).")
+    repeated: list[Text] = Field(
+        default_factory=list,
+        max_length=8,
+        description="UIDs of its Jobs whose pods were gone before their result could be read: the stage ran again.",
+    )
 
 
 class FineTuneJobStatus(StatusModel):

@@ -40,6 +40,12 @@ class JobView:
     raw: Manifest
 
     @property
+    def uid(self) -> str:
+        """Which Job of this name it is."""
+        uid: str = self.raw["metadata"]["uid"]
+        return uid
+
+    @property
     def result(self) -> StageResult | None:
         """What the stage found: the message of a pod that succeeded (rank 0 for training)."""
         for pod in self.pods:

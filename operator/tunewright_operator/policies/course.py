@@ -4,7 +4,7 @@ Walks prepare -> train -> evaluate -> export over what the status remembers and 
 the same whenever and however often it is asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -17,6 +17,9 @@ from tunewright_operator.policies.failure import Failure, describe_failure
 from tunewright_operator.policies.gates import gate_failure, judge
 from tunewright_operator.policies.loss import Loss, find_loss, vanished
 from tunewright_operator.policies.restart import forget_from, recall, remember, restart_refusal
+
+# How often a stage runs again because nobody could read its result.
+MAX_REPEATS = 2
 
 STAGES = (Stage.PREPARE, Stage.TRAIN, Stage.EVALUATE, Stage.EXPORT)
 
@@ -62,12 +65,14 @@ def find_course(
     restarts: Sequence[Restart],
     jobs: Jobs,
     *,
+    repeated: Mapping[Stage, Sequence[str]],
     now: datetime,
     grace: timedelta,
 ) -> Course:
     """Walk the stages that the status does not know to be `done`.
 
-    `grace` is how long after the end of a Job its pod's message may still be on its way to us.
+    `repeated` has the uids of the Jobs of a stage whose result was lost before. `grace` is how long after the end of a
+    Job its pod's message may still be on its way to us.
     """
     course = Course(tuple(restarts))
     for stage in STAGES:
@@ -80,7 +85,7 @@ def find_course(
             return _fail(course, now, grace)
         if course.failure or course.job is None or course.job.state is not JobState.SUCCEEDED or course.job.deleting:
             return course
-        course = _finish(course, spec, now, grace)
+        course = _finish(course, spec, repeated.get(stage, ()), now, grace)
         if course.stage is not None:
             return course
     return course
@@ -116,20 +121,46 @@ def _walk_training(course: Course, spec: FineTuneJobSpec, jobs: Jobs, now: datet
     raise AssertionError("unreachable")
 
 
-def _finish(course: Course, spec: FineTuneJobSpec, now: datetime, grace: timedelta) -> Course:
+def _finish(course: Course, spec: FineTuneJobSpec, repeated: Sequence[str], now: datetime, grace: timedelta) -> Course:
     """The stage's Job has succeeded: take its result, or run it again if that is lost."""
     job, stage = course.job, course.stage
     assert job is not None
     assert stage is not None
     result = job.result
     if result is None or getattr(result, stage.value) is None:
-        return replace(course, waits_for_result=True) if _fresh(job, now, grace) else replace(course, repeat=job)
+        if _fresh(job, now, grace) or any(pod.index == 0 and pod.active for pod in job.pods):
+            return replace(course, waits_for_result=True)
+        failure = _unreadable(job) or _lost_too_often(job, repeated)
+        return replace(course, failure=failure) if failure else replace(course, repeat=job)
     course = replace(course, ended=(*course.ended, StageEnd(stage, job, result)))
     if stage is Stage.EVALUATE and result.evaluate:
         gates = spec.evaluation.gates or ()
         evaluation = judge(result.evaluate.metrics, gates)
         course = replace(course, evaluation=evaluation, failure=gate_failure(evaluation, gates))
     return course if course.failure else replace(course, stage=None, job=None, loss=None)
+
+
+def _unreadable(job: JobView) -> Failure | None:
+    """The pod is there and has no result of ours: the next one would have none either."""
+    pod = next((pod for pod in job.pods if pod.index == 0 and not pod.failed), None)
+    if pod is None:
+        return None
+    return Failure(
+        "ResultUnreadable",
+        f"{job.stage.value} succeeded, but the termination message of pod {pod.name} is no result of the stage "
+        f"{job.stage.value}: the image {job.image} does not fit to this operator. What to do: set the trainer image "
+        "of the operator's own release, then commit a FineTuneJob with a new name",
+    )
+
+
+def _lost_too_often(job: JobView, repeated: Sequence[str]) -> Failure | None:
+    if len({*repeated, job.uid}) <= MAX_REPEATS:
+        return None
+    return Failure(
+        "ResultLost",
+        f"{job.stage.value} succeeded {MAX_REPEATS + 1} times, and each time its pod was gone before its result could "
+        "be read. What to do: find out who removes pods that have ended, then commit a FineTuneJob with a new name",
+    )
 
 
 def _fail(course: Course, now: datetime, grace: timedelta) -> Course:

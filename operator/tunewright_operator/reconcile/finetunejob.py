@@ -32,6 +32,7 @@ from tunewright_operator.status.finetunejob import (
     is_finished,
     record,
     refuse,
+    repeated_jobs,
 )
 from tunewright_operator.status.parsing import explain
 from tunewright_operator.status.standing import Situation
@@ -78,7 +79,15 @@ def _find_course(
 ) -> Course:
     jobs = observe_jobs(children.jobs, children.pods)
     grace = timedelta(seconds=config.result_grace)
-    course = find_course(spec, done_stages(status), status.restarts, jobs, now=now, grace=grace)
+    course = find_course(
+        spec,
+        done_stages(status),
+        status.restarts,
+        jobs,
+        repeated=repeated_jobs(status),
+        now=now,
+        grace=grace,
+    )
     if course.failure or course.complete or spec.suspend:
         return course
     late = deadline.deadline_failure(spec.active_deadline_seconds, counted_from(status), now)

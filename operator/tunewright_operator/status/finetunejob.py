@@ -1,6 +1,6 @@
 """Status of a FineTuneJob: what the stages found is recorded once, then the conditions follow from where it stands."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -47,6 +47,11 @@ def done_stages(status: FineTuneJobStatus) -> frozenset[Stage]:
     """Stages whose findings are in the status. Export counts only together with Complete, which ends everything."""
     done = {stage for stage, kind in MILESTONES.items() if is_true(status.conditions, kind)}
     return frozenset(done - {Stage.EXPORT})
+
+
+def repeated_jobs(status: FineTuneJobStatus) -> Mapping[Stage, Sequence[str]]:
+    """UIDs of the Jobs whose result was lost, by stage."""
+    return {Stage(time.stage): time.repeated for time in status.stages}
 
 
 def refuse(status: FineTuneJobStatus, refusal: Refusal, *, generation: int, now: datetime) -> FineTuneJobStatus:
@@ -189,5 +194,8 @@ def _stage_times(status: FineTuneJobStatus, course: Course) -> list[StageTime]:
         started = old.started if old else format_time(job.created) if job.created else ""
         ended = job.ended if course.end_of(job.stage) or course.failure else None
         finished = format_time(ended) if ended else (old.finished if old else None)
-        times[job.stage.value] = StageTime(stage=job.stage.value, started=started, finished=finished)
+        repeated = old.repeated if old else []
+        if course.repeat is job and job.uid not in repeated:
+            repeated = [*repeated, job.uid]
+        times[job.stage.value] = StageTime(stage=job.stage.value, started=started, finished=finished, repeated=repeated)
     return list(times.values())

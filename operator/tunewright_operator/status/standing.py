@@ -79,6 +79,15 @@ def _registering(seen: Situation) -> Standing | None:
 
 
 def _losing(seen: Situation) -> Standing | None:
+def _repeating(seen: Situation) -> Standing | None:
+    course = seen.course
+    if not course.repeat:
+        return None
+    stage = course.repeat.stage
+    message = f"{stage.value} runs again: its pod was gone before its result could be read"
+    return Standing(_RUNNING[stage][0], message, "ResultLost")
+
+
     course = seen.course
     if course.stage is not Stage.TRAIN or not course.loss or not course.job:
         return None
@@ -134,6 +143,7 @@ _CHECKS: tuple[Callable[[Situation], Standing | None], ...] = (
     _suspended,
     _registering,
     _losing,
+    _repeating,
     _blocked,
     _starting,
     _running,

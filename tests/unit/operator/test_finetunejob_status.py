@@ -9,11 +9,12 @@ import pytest
 
 from tests.kstatus import KStatus, kstatus
 from tests.serving import claim, conditions, version
-from tests.training import CONFIG, NOW, Cluster, advance, failed_result, job, settle, turn
+from tests.training import CONFIG, NOW, RESULTS, TIME, Cluster, advance, failed_result, job, settle, turn
 from tunewright_api.finetunejob import FineTuneJobStatus
 from tunewright_api.names import ExitCode, Stage
 from tunewright_api.results import Progress
 from tunewright_operator.kube.errors import Forbidden
+from tunewright_operator.policies.course import MAX_REPEATS
 from tunewright_operator.reconcile import finetunejob as reconciler
 
 Object = dict[str, Any]
@@ -459,6 +460,40 @@ async def test_a_result_that_was_lost_with_its_pod_is_made_again() -> None:
     await settle(cluster, obj, NOW + timedelta(seconds=30))
     assert ("delete", "Job", "guide-train-1") in cluster.writes
     assert cluster.job(Stage.TRAIN), "created again; it goes on from its last checkpoint"
+
+
+async def test_a_result_that_is_lost_again_and_again_fails_the_job() -> None:
+    cluster, obj = Cluster(), job()
+    await advance(cluster, obj, Stage.TRAIN)
+    later = NOW + timedelta(seconds=30)
+    for number in range(MAX_REPEATS):
+        cluster.succeed(Stage.TRAIN)
+        cluster.objects["Job", "guide-train-1"]["metadata"]["uid"] = f"run-{number}"
+        for pod in cluster.of("Pod"):
+            del cluster.objects["Pod", pod["metadata"]["name"]]
+        await turn(cluster, obj, later)
+        assert conditions(obj)["Reconciling"] == ("True", "ResultLost")
+        assert "runs again" in obj["status"]["message"]
+        await settle(cluster, obj, later)
+        assert "Failed" not in conditions(obj)
+    cluster.succeed(Stage.TRAIN)
+    cluster.drop_pods(Stage.TRAIN)
+    await settle(cluster, obj, later)
+    assert conditions(obj)["Failed"] == ("True", "ResultLost")
+
+
+@pytest.mark.parametrize("message", ["", "Segmentation fault", RESULTS[Stage.PREPARE].to_message()])
+async def test_a_pod_without_a_readable_result_fails_the_job_and_names_the_image(message: str) -> None:
+    cluster, obj = Cluster(), job()
+    await training(cluster, obj)
+    ended = {"terminated": {"exitCode": 0, "message": message, "finishedAt": TIME}}
+    cluster.play_pods(Stage.TRAIN, phase="Succeeded", state=ended)
+    cluster.end_job(Stage.TRAIN, "Complete")
+    await settle(cluster, obj, NOW + timedelta(seconds=30))
+    assert conditions(obj) == PREPARED | failing("ResultUnreadable") | {"Trained": ("False", "ResultUnreadable")}
+    assert "pod guide-train-1-0" in obj["status"]["message"]
+    assert "the image registry.example/trainer:1" in obj["status"]["message"]
+    assert not [write for write in cluster.writes if write[0] == "delete"], "nothing is trained again"
 
 
 async def test_a_pod_that_vanished_is_a_loss_without_a_name() -> None:
