@@ -11,7 +11,7 @@ import yaml
 
 from tunewright_api.names import LABEL_KIND, LABEL_NAME, LABEL_REVISION
 from tunewright_operator.config import OperatorConfig
-from tunewright_operator.kube.errors import KubeError, NotFound
+from tunewright_operator.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
 from tunewright_operator.reconcile.result import Children, Result
 
 Object = dict[str, Any]
@@ -127,18 +127,38 @@ class FakeKube:
             raise NotFound(f"{kind} {name} not found", 404)
         return copy.deepcopy(self.objects[kind, name])
 
+    async def look(self, manifest: Object) -> Object | None:
+        return copy.deepcopy(self.objects.get((manifest["kind"], manifest["metadata"]["name"])))
+
+    async def create(self, manifest: Object) -> Object:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        if kind in self.refuse:
+            raise self.refuse[kind]
+        if (kind, name) in self.objects:
+            raise AlreadyExists(f"{kind} {name} already exists", 409)
+        stored = copy.deepcopy(manifest)
+        stored["metadata"] |= {"uid": f"uid-{kind}-{name}", "generation": 1}
+        return self._store("create", stored)
+
     async def apply(self, manifest: Object) -> Object:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         if kind in self.refuse:
             raise self.refuse[kind]
         old = self.objects.get((kind, name))
-        generation = old["metadata"]["generation"] + 1 if old else 1
+        if old is None or old["metadata"]["uid"] != manifest["metadata"]["uid"]:
+            raise Conflict(f"{kind} {name}: uid mismatch", 409)
         stored = copy.deepcopy(manifest)
-        stored["metadata"] |= {"uid": f"uid-{kind}-{name}", "generation": generation}
-        if old and "status" in old:
+        stored["metadata"]["generation"] = old["metadata"]["generation"] + 1
+        if "creationTimestamp" in old["metadata"]:
+            stored["metadata"]["creationTimestamp"] = old["metadata"]["creationTimestamp"]
+        if "status" in old:
             stored["status"] = old["status"]
-        self.objects[kind, name] = stored
-        self.writes.append(("apply", kind, name))
+        return self._store("apply", stored)
+
+    def _store(self, verb: str, stored: Object) -> Object:
+        key = stored["kind"], stored["metadata"]["name"]
+        self.objects[key] = stored
+        self.writes.append((verb, *key))
         return stored
 
     async def patch(self, manifest: Object, body: Object) -> Object:
@@ -152,7 +172,7 @@ class FakeKube:
         raise NotImplementedError
 
     def children(self, owner: Object) -> Children:
-        """Children by owner labels, as the indexes give them."""
+        """Children by owner labels and uid, as the indexes give them."""
         return Children(
             jobs=self._owned("Job", owner),
             pods=self._owned("Pod", owner),
@@ -166,7 +186,9 @@ class FakeKube:
         return tuple(
             copy.deepcopy(found)
             for found in self.of(kind)
-            if (found["metadata"]["labels"].get(LABEL_KIND), found["metadata"]["labels"].get(LABEL_NAME)) == wanted
+            if (labels := found["metadata"].get("labels") or {})
+            and (labels.get(LABEL_KIND), labels.get(LABEL_NAME)) == wanted
+            and (kind == "Pod" or found["metadata"]["ownerReferences"][0]["uid"] == owner["metadata"]["uid"])
         )
 
 

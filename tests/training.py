@@ -77,11 +77,10 @@ class Cluster(FakeKube):
         """The claim that `spec` names is there, and shared."""
         self.put(claim("data") | {"spec": {"accessModes": ["ReadWriteMany"]}})
 
-    async def apply(self, manifest: Object) -> Object:
+    async def create(self, manifest: Object) -> Object:
         """As FakeKube, with a time of creation."""
-        old = self.objects.get((manifest["kind"], manifest["metadata"]["name"]))
-        stored = await super().apply(manifest)
-        stored["metadata"]["creationTimestamp"] = old["metadata"]["creationTimestamp"] if old else TIME
+        stored = await super().create(manifest)
+        stored["metadata"]["creationTimestamp"] = TIME
         return stored
 
     async def patch(self, manifest: Object, body: Object) -> Object:

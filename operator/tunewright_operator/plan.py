@@ -55,8 +55,8 @@ def plan(
     prune: Iterable[Manifest] = (),
     withdraw: Iterable[Manifest] = (),
 ) -> Step:
-    """Apply what is absent or was applied from another manifest; delete `withdraw` first and `prune` (children that are
-    no longer wanted) last.
+    """Apply what is absent, and under its uid what was applied from another manifest; delete `withdraw` first and
+    `prune` (children that are no longer wanted) last.
 
     A child that is being deleted is left alone: it is applied again once it is gone.
     """
@@ -71,7 +71,7 @@ def plan(
             continue
         annotations = child["metadata"].get("annotations") or {}
         if annotations.get(ANNOTATION_SPEC_HASH) != manifest["metadata"]["annotations"][ANNOTATION_SPEC_HASH]:
-            stale.append(manifest)
+            stale.append({**manifest, "metadata": {**manifest["metadata"], "uid": child["metadata"]["uid"]}})
     return Step(apply=tuple(stale), delete=_not_yet_deleted(prune), withdraw=_not_yet_deleted(withdraw))
 
 

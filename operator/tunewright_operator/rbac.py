@@ -1,7 +1,7 @@
 """What the operator may do, and nothing else: the chart's Role is compared with this table, and this table with the
 verbs that the apiserver's audit log saw in the tests.
 
-Server-side apply of an object that does not exist yet needs `create` besides `patch`.
+Children are created by POST and changed by server-side apply. Whether a name is somebody else's is told by a list.
 """
 
 from tunewright_api.names import GROUP

@@ -1,6 +1,7 @@
 """The Kube protocol over kubernetes.aio: plain dicts in, plain dicts out, errors as types.
 
-Everything is written by server-side apply with one field manager, so a write that was made twice is one write.
+An object is created by POST, so that nobody else's is ever taken over, and changed by server-side apply; both with
+one field manager.
 """
 
 import json
@@ -12,8 +13,8 @@ from kubernetes.aio.client import ApiClient
 
 from tunewright_api.names import API_VERSION, FIELD_MANAGER
 from tunewright_operator.kube.connection import load_configuration
-from tunewright_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound, Transient
-from tunewright_operator.kube.resources import object_path, path_of
+from tunewright_operator.kube.errors import AlreadyExists, Conflict, Forbidden, Invalid, KubeError, NotFound, Transient
+from tunewright_operator.kube.resources import collection_path, object_path, path_of
 
 Manifest = dict[str, Any]
 
@@ -55,8 +56,19 @@ class KubeClient:
         """Read one object; raises NotFound."""
         return await self._request("GET", object_path(api_version, kind, namespace, name))
 
+    async def look(self, manifest: Manifest) -> Manifest | None:
+        """The stored object of this kind and name, by a list: the role needs no `get` on children."""
+        query = {"fieldSelector": f"metadata.name={manifest['metadata']['name']}"}
+        items: list[Manifest] = (await self._request("GET", _collection(manifest), query=query))["items"]
+        return next(iter(items), None)
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create what is not there; raises AlreadyExists."""
+        return await self._request("POST", _collection(manifest), manifest, query=_OWNED)
+
     async def apply(self, manifest: Manifest) -> Manifest:
         """Server-side apply; fields of ours that somebody else changed are taken back."""
+        await self._own_by_apply(manifest)
         return await self._request("PATCH", path_of(manifest), manifest, APPLY, _OWNED | {"force": "true"})
 
     async def patch(self, manifest: Manifest, body: Manifest) -> Manifest:
@@ -93,6 +105,23 @@ class KubeClient:
             return frozenset()
         return frozenset(resource["kind"] for resource in answer["resources"])
 
+    async def _own_by_apply(self, manifest: Manifest) -> None:
+        """What a create wrote counts as ours by update: an apply without a field would leave it there for ever.
+
+        Raises Conflict where the object is no longer the one that the manifest is for.
+        """
+        there = await self.look(manifest)
+        if there is None or there["metadata"]["uid"] != manifest["metadata"]["uid"]:
+            raise Conflict(f"{manifest['kind']} {manifest['metadata']['name']} was replaced by another one", 409)
+        entries = there["metadata"].get("managedFields") or []
+        if _is_ours(entries, "Apply") or not _is_ours(entries, "Update"):
+            return
+        metadata = {
+            "resourceVersion": there["metadata"]["resourceVersion"],
+            "managedFields": [e | {"operation": "Apply"} if _is_ours([e], "Update") else e for e in entries],
+        }
+        await self._request("PATCH", path_of(manifest), {"metadata": metadata}, MERGE, _OWNED)
+
     async def _request(
         self,
         method: str,
@@ -120,11 +149,26 @@ class KubeClient:
         return answer
 
 
+def _collection(manifest: Manifest) -> str:
+    return collection_path(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["namespace"])
+
+
+def _is_ours(entries: list[Manifest], operation: str) -> bool:
+    """Whether one of these managedFields says that we wrote the object itself in this way."""
+    return any(
+        e.get("manager") == FIELD_MANAGER and e.get("operation") == operation and not e.get("subresource")
+        for e in entries
+    )
+
+
 def to_error(status: int, text: str) -> KubeError:
     """The typed error of an answer that is no success."""
     try:
-        message = str(json.loads(text).get("message") or text)
+        answer = json.loads(text)
+        message, reason = str(answer.get("message") or text), answer.get("reason")
     except (ValueError, AttributeError):
-        message = text
+        message, reason = text, None
     kind = _BY_STATUS.get(status, Transient if status >= 500 else KubeError)
+    if kind is Conflict and reason == "AlreadyExists":
+        kind = AlreadyExists
     return kind(message.strip()[:2048] or f"HTTP {status}", status)

@@ -4,7 +4,12 @@
 
 
 class KubeError(Exception):
-    """An answer of the apiserver that is no success; `message` is its own sentence."""
+    """An answer of the apiserver that is no success; `message` is its own sentence.
+
+    `reason` is the condition reason of an answer that has one of its own, whatever it was given to.
+    """
+
+    reason = ""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -18,6 +23,16 @@ class NotFound(KubeError):
 
 class Conflict(KubeError):
     """409: somebody else wrote first, or owns the field."""
+
+
+class AlreadyExists(Conflict):
+    """409: an object of this name is there, and was not when we last looked."""
+
+
+class NameTaken(KubeError):
+    """The name of a child belongs to an object that is not ours; it is never taken over."""
+
+    reason = "NameTaken"
 
 
 class Invalid(KubeError):

@@ -11,8 +11,14 @@ class Kube(Protocol):
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Manifest:
         """Read one object; raises NotFound."""
 
+    async def look(self, manifest: Manifest) -> Manifest | None:
+        """The stored object of the manifest's kind and name, or None."""
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create what is not there, with our field manager; raises AlreadyExists."""
+
     async def apply(self, manifest: Manifest) -> Manifest:
-        """Server-side apply with our field manager; returns the object as stored."""
+        """Server-side apply to the very object whose uid the manifest carries; returns the object as stored."""
 
     async def patch(self, manifest: Manifest, body: Manifest) -> Manifest:
         """Merge patch of an object whose other fields are immutable (suspend of a Job), guarded by its uid."""

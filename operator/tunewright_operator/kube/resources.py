@@ -21,10 +21,15 @@ PLURALS: dict[tuple[str, str], str] = {
 }
 
 
+def collection_path(api_version: str, kind: str, namespace: str) -> str:
+    """URL path of all objects of a kind in a namespace."""
+    root = "/api/v1" if api_version == "v1" else f"/apis/{api_version}"
+    return f"{root}/namespaces/{namespace}/{PLURALS[api_version, kind]}"
+
+
 def object_path(api_version: str, kind: str, namespace: str, name: str, subresource: str = "") -> str:
     """URL path of one object."""
-    root = "/api/v1" if api_version == "v1" else f"/apis/{api_version}"
-    path = f"{root}/namespaces/{namespace}/{PLURALS[api_version, kind]}/{name}"
+    path = f"{collection_path(api_version, kind, namespace)}/{name}"
     return f"{path}/{subresource}" if subresource else path
 
 

@@ -28,6 +28,7 @@ class Verification:
     problem: Problem | None = None
     job_message: str = ""
     refused: str = ""  # why the apiserver did not take the Job
+    refused_reason: str = "VerificationRefused"
 
 
 def observe_verification(jobs: Iterable[Manifest], pods: Iterable[Manifest], *, claim_exists: bool) -> Verification:

@@ -1,7 +1,7 @@
 """Perform a step: what must stop, then what shall be there, then what is no longer needed."""
 
-from tunewright_operator.kube.errors import Forbidden, Invalid, KubeError
-from tunewright_operator.kube.protocol import Kube
+from tunewright_operator.kube.errors import AlreadyExists, Forbidden, Invalid, KubeError, NameTaken
+from tunewright_operator.kube.protocol import Kube, Manifest
 from tunewright_operator.plan import Step
 
 
@@ -17,9 +17,56 @@ async def execute(kube: Kube, step: Step) -> KubeError | None:
         for child, body in step.patch:
             await kube.patch(child, body)
         for manifest in step.apply:
-            await kube.apply(manifest)
-    except (Forbidden, Invalid) as error:
+            await _write(kube, manifest)
+    except (Forbidden, Invalid, NameTaken) as error:
         return error
     for child in step.delete:
         await kube.delete(child)
     return None
+
+
+async def _write(kube: Kube, manifest: Manifest) -> None:
+    """Apply to a child that we know by its uid; create any other.
+
+    What is there although the watch has not shown it is our own child after a restart in between, or somebody else's
+    object, which stays as it is. Raises NameTaken.
+    """
+    if "uid" in manifest["metadata"]:
+        await kube.apply(manifest)
+        return
+    try:
+        await kube.create(manifest)
+    except AlreadyExists:
+        there = await kube.look(manifest)
+        if there is None:
+            raise  # gone in between
+        if not _same_owner(there, manifest):
+            raise NameTaken(_describe(there, manifest)) from None
+        labels = there["metadata"].get("labels") or {}
+        if not manifest["metadata"]["labels"].items() <= labels.items():
+            # Without its labels the watch never shows it.
+            metadata = {**manifest["metadata"], "uid": there["metadata"]["uid"]}
+            await kube.apply({**manifest, "metadata": metadata})
+
+
+def _same_owner(there: Manifest, manifest: Manifest) -> bool:
+    owners = {reference["uid"] for reference in there["metadata"].get("ownerReferences") or ()}
+    return any(reference["uid"] in owners for reference in manifest["metadata"]["ownerReferences"])
+
+
+def _describe(there: Manifest, manifest: Manifest) -> str:
+    """Whose it is, and what to do. The child of a deleted object of the same name is on its way out."""
+    (owner,) = manifest["metadata"]["ownerReferences"]
+    name = f"{manifest['kind']} {manifest['metadata']['name']}"
+    for reference in there["metadata"].get("ownerReferences") or ():
+        if (reference["kind"], reference["name"]) == (owner["kind"], owner["name"]):
+            return f"{name} is left from a deleted {owner['kind']} of the same name: it is removed, and this goes on"
+        if reference.get("controller"):
+            whose = f"belongs to {reference['kind']} {reference['name']}"
+            break
+    else:
+        whose = "was not made by Tunewright"
+    return (
+        f"{name} exists already and {whose}: delete it, or create the {owner['kind']} under another name; this goes on "
+        "as soon as the name is free"
+    )

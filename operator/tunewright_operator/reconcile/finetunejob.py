@@ -67,7 +67,9 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
     status = record(status, course, report, starts=not spec.suspend, now=now)
     seen = Situation(generation, spec, status, course, failure=course.failure)
     if refusal_of_children:
-        seen = replace(seen, refused=refusal_of_children.message)
+        seen = replace(
+            seen, refused=refusal_of_children.message, refused_reason=refusal_of_children.reason or seen.refused_reason
+        )
     elif course.complete:
         seen = await _register(kube, obj, seen)
     final = compute_status(seen, now)
@@ -137,7 +139,7 @@ async def _register(kube: Kube, obj: Manifest, seen: Situation) -> Situation:
         evaluation=seen.status.evaluation,
     )
     try:
-        await kube.apply(version)
+        await kube.create(version)
     except (Invalid, Forbidden) as error:
         return replace(seen, refused=error.message)
     return replace(seen, registered=name)

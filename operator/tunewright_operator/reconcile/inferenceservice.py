@@ -71,6 +71,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         serving=serving,
         rollout=rollout,
         refused=refused.message if refused else "",
+        refused_reason=(refused and refused.reason) or "ApplyRefused",
     )
     status = compute_status(seen, now)
     return Result(status.to_dict(), requeue_after=config.recheck_interval if find_gap(seen) else _SETTLED_SECONDS)

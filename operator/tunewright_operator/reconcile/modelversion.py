@@ -38,7 +38,8 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
 
     seen = await _observe(kube, version, children)
     refused = await execute(kube, plan_verification(config, obj, version, seen, children))
-    seen = replace(seen, refused=refused.message if refused else "")
+    if refused:
+        seen = replace(seen, refused=refused.message, refused_reason=refused.reason or seen.refused_reason)
     status = compute_status(version, seen, now)
     return Result(status.to_dict(), requeue_after=_requeue_after(config, seen, status, children))
 

@@ -34,6 +34,7 @@ class Situation:
     serving: Serving
     rollout: Rollout
     refused: str = ""  # what the apiserver said to our children
+    refused_reason: str = "ApplyRefused"
 
     @property
     def wanted(self) -> RevisionState | None:
@@ -71,7 +72,9 @@ def _refusal(now: Situation) -> Gap | None:
 
 
 def _refused(now: Situation) -> Gap | None:
-    return Gap("ApplyRefused", f"the apiserver refuses a child: {now.refused}") if now.refused else None
+    if not now.refused:
+        return None
+    return Gap(now.refused_reason, f"a child cannot be created: {now.refused}")
 
 
 def _not_created(now: Situation) -> Gap | None:

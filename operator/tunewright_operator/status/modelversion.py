@@ -91,7 +91,7 @@ def _refused(_: Version, seen: Verification) -> Verdict | None:
     if not seen.refused:
         return None
     message = f"the verification Job cannot be created: {seen.refused}"
-    return Verdict(UNKNOWN, "VerificationRefused", message, settled=False)
+    return Verdict(UNKNOWN, seen.refused_reason, message, settled=False)
 
 
 def _hindered(_: Version, seen: Verification) -> Verdict | None:

@@ -29,6 +29,7 @@ class Situation:
     course: Course
     failure: Failure | None = None
     refused: str = ""  # what the apiserver said to our children
+    refused_reason: str = "Refused"
     registered: str = ""  # name of the ModelVersion, once it is there
 
 
@@ -62,7 +63,7 @@ def _refused(seen: Situation) -> Standing | None:
     if not seen.refused:
         return None
     stage = _RUNNING[seen.course.stage][0] if seen.course.stage else JobStage.EXPORTING
-    return Standing(stage, f"the apiserver refuses what the job needs: {seen.refused}", "Refused")
+    return Standing(stage, f"the apiserver refuses what the job needs: {seen.refused}", seen.refused_reason)
 
 
 def _suspended(seen: Situation) -> Standing | None:
@@ -78,7 +79,6 @@ def _registering(seen: Situation) -> Standing | None:
     return Standing(JobStage.EXPORTING, "registering the version") if seen.course.complete else None
 
 
-def _losing(seen: Situation) -> Standing | None:
 def _repeating(seen: Situation) -> Standing | None:
     course = seen.course
     if not course.repeat:
@@ -88,6 +88,7 @@ def _repeating(seen: Situation) -> Standing | None:
     return Standing(_RUNNING[stage][0], message, "ResultLost")
 
 
+def _losing(seen: Situation) -> Standing | None:
     course = seen.course
     if course.stage is not Stage.TRAIN or not course.loss or not course.job:
         return None
@@ -142,8 +143,8 @@ _CHECKS: tuple[Callable[[Situation], Standing | None], ...] = (
     _refused,
     _suspended,
     _registering,
-    _losing,
     _repeating,
+    _losing,
     _blocked,
     _starting,
     _running,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.serving import conditions
 from tests.training import NOW, Cluster, failed_result, job, settle, turn
 from tunewright_api.names import LABEL_ATTEMPT, LABEL_STAGE, ExitCode, Stage
-from tunewright_operator.kube.errors import Forbidden, Transient
+from tunewright_operator.kube.errors import AlreadyExists, Conflict, Forbidden, Transient
 from tunewright_operator.reconcile import finetunejob as reconciler
 
 Object = dict[str, Any]
@@ -163,15 +163,15 @@ async def test_killed_after_any_write_the_next_operator_goes_on_to_the_same_end(
 
 async def _turn_until(cluster: Cluster, obj: Object, moment: int) -> Object:
     """One reconcile that dies after the cluster's nth write, before the status is written."""
-    apply = cluster.apply
+    create = cluster.create
 
     async def deadly(manifest: Object) -> Object:
-        stored = await apply(manifest)
+        stored = await create(manifest)
         if len(cluster.writes) == moment:
             raise OperatorKilledError
         return stored
 
-    with patch.object(cluster, "apply", deadly):
+    with patch.object(cluster, "create", deadly):
         await turn(cluster, obj)
     status: Object = obj["status"]
     return status
@@ -213,3 +213,32 @@ async def test_a_job_is_suspended_although_the_apiserver_refuses_something_else(
     train = cluster.job(Stage.TRAIN)
     assert train
     assert train["spec"]["suspend"] is True
+
+
+async def test_a_config_map_of_the_teams_own_is_not_taken_over() -> None:
+    cluster, obj = Cluster(), job()
+    theirs = {"kind": "ConfigMap", "metadata": {"name": "guide-config", "namespace": "team", "uid": "theirs"}}
+    cluster.put(theirs)
+    result = await settle(cluster, obj)
+    assert cluster.of("ConfigMap") == [theirs]
+    assert not cluster.of("Job")
+    assert conditions(obj)["Reconciling"] == ("True", "NameTaken")
+    assert "ConfigMap guide-config exists already and was not made by Tunewright" in obj["status"]["message"]
+    assert result.requeue_after
+    del cluster.objects["ConfigMap", "guide-config"]
+    await settle(cluster, obj)
+    assert cluster.job(Stage.PREPARE)
+
+
+async def test_a_version_that_appears_at_the_last_moment_is_looked_at_again() -> None:
+    """Between our look and our write: the loop tries again, and then it is seen whose it is."""
+    cluster, obj = Cluster(), job()
+    await settle(cluster, obj)
+    for stage in (Stage.PREPARE, Stage.TRAIN, Stage.EVALUATE):
+        cluster.succeed(stage)
+        await settle(cluster, obj)
+    cluster.succeed(Stage.EXPORT)
+    cluster.refuse["ModelVersion"] = AlreadyExists("guide-v1 already exists", 409)
+    with pytest.raises(Conflict):
+        await turn(cluster, obj)
+    assert not cluster.of("ModelVersion")

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from tests.kstatus import KStatus, kstatus
 from tests.restricted import violations
 from tests.serving import (
+    CONFIG,
     DIGEST,
+    NOW,
     FakeKube,
     approved,
     check_golden,
@@ -35,6 +37,7 @@ from tunewright_api.names import LABEL_REVISION, LABEL_VERSION
 from tunewright_api.results import Outcome, StageResult
 from tunewright_operator.kube.errors import Forbidden, Invalid
 from tunewright_operator.reconcile.inferenceservice import reconcile
+from tunewright_operator.reconcile.result import Children
 
 Object = dict[str, Any]
 
@@ -440,6 +443,59 @@ async def test_a_child_that_the_apiserver_refuses_is_told() -> None:
     assert conditions(obj) == progressing("ApplyRefused")
     assert "spec.template: Invalid value" in obj["status"]["message"]
     assert result.requeue_after
+
+
+def foreign(kind: str, name: str, *, owner: Object | None = None) -> Object:
+    """Somebody else's object."""
+    references = {"ownerReferences": [owner | {"controller": True}]} if owner else {}
+    return {
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "team", "uid": "theirs"} | references,
+        "data": "theirs",
+    }
+
+
+async def test_a_service_of_the_teams_own_is_not_taken_over() -> None:
+    kube, obj = world(), build_service()
+    theirs = foreign("Service", "guide")
+    kube.put(theirs)
+    result = await settle(reconcile, kube, obj)
+    assert kube.of("Service") == [theirs]
+    assert not kube.of("Deployment"), "no GPU loads a model that nobody can reach"
+    assert conditions(obj) == progressing("NameTaken")
+    assert "Service guide exists already and was not made by Tunewright: delete it" in obj["status"]["message"]
+    assert result.requeue_after == CONFIG.recheck_interval
+    kube.objects.pop(("Service", "guide"))
+    await serve(kube, obj)
+
+
+async def test_the_service_of_a_job_is_not_taken_over() -> None:
+    """InferenceService x-train and FineTuneJob x both want the Service x-train."""
+    kube, obj = world(), build_service()
+    kube.put(foreign("Service", "guide", owner={"kind": "FineTuneJob", "name": "gui", "uid": "uid-gui"}))
+    await settle(reconcile, kube, obj)
+    assert "Service guide exists already and belongs to FineTuneJob gui" in obj["status"]["message"]
+
+
+async def test_children_that_the_watch_has_not_shown_yet_are_known_by_their_owner() -> None:
+    """Killed after its writes: the next operator's watches may lag behind them."""
+    kube, obj = world(), build_service()
+    await turn(reconcile, kube, obj)
+    kube.writes.clear()
+    before = copy.deepcopy(kube.objects)
+    result = await reconcile(kube, CONFIG, copy.deepcopy(obj), Children(), NOW)
+    assert kube.objects == before
+    assert kube.writes == []
+    assert {c["reason"] for c in result.status["conditions"]} == {"Accepted", "Starting"}
+
+
+async def test_a_child_that_lost_its_labels_gets_them_back() -> None:
+    kube, obj = world(), build_service()
+    await serve(kube, obj)
+    kube.objects["Service", "guide"]["metadata"]["labels"] = {}
+    await settle(reconcile, kube, obj)
+    assert kube.objects["Service", "guide"]["metadata"]["labels"]
+    assert conditions(obj) == SERVING
 
 
 # --- rollouts ---------------------------------------------------------------------------------

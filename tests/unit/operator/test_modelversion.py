@@ -254,6 +254,26 @@ async def test_deleting_the_failed_job_verifies_again() -> None:
     assert kube.of("Job")
 
 
+async def test_the_verification_of_a_deleted_version_of_the_same_name_is_not_adopted() -> None:
+    """Its files may have been others; the garbage collector has not come by yet."""
+    kube, old = FakeKube(), build_version()
+    kube.put(claim())
+    await start(kube, old)
+    finish_job(kube, "Complete")
+    new = build_version()
+    new["metadata"]["uid"] = "uid-of-the-next"
+    result = await settle(reconcile, kube, new)
+    assert conditions(new) == progressing("NameTaken") | UNDECIDED
+    assert "is left from a deleted ModelVersion of the same name" in new["status"]["message"]
+    assert "verifiedDigest" not in new["status"]
+    assert result.requeue_after
+    for kind in ("Job", "ConfigMap"):
+        kube.objects.pop((kind, "guide-v1-verify"))
+    await settle(reconcile, kube, new)
+    assert conditions(new) == progressing("Verifying") | UNDECIDED
+    assert kube.of("Job")[0]["metadata"]["ownerReferences"][0]["uid"] == "uid-of-the-next"
+
+
 async def test_another_image_does_not_touch_a_running_verification() -> None:
     """A Job's template is immutable: applying it again would be refused."""
     kube, obj = FakeKube(), build_version()

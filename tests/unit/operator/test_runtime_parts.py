@@ -13,7 +13,7 @@ from tunewright_operator.config import ConfigError, OperatorConfig
 from tunewright_operator.handlers.registry import build_settings
 from tunewright_operator.health import build_app
 from tunewright_operator.kube.client import to_error
-from tunewright_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound, Transient
+from tunewright_operator.kube.errors import AlreadyExists, Conflict, Forbidden, Invalid, KubeError, NotFound, Transient
 from tunewright_operator.kube.resources import object_path
 from tunewright_operator.log import JsonFormatter, about
 
@@ -94,6 +94,11 @@ def test_an_answer_becomes_a_typed_error_with_the_sentence_of_the_apiserver(stat
     assert type(error) is kind
     assert (error.message, error.status) == ("field is immutable", status)
     assert to_error(status, "<html>").message == "<html>"
+
+
+def test_a_name_that_is_there_already_is_no_other_conflict() -> None:
+    text = json.dumps({"kind": "Status", "reason": "AlreadyExists", "message": 'jobs.batch "x" already exists'})
+    assert type(to_error(409, text)) is AlreadyExists
 
 
 def test_paths_of_the_core_group_and_of_ours() -> None:
