@@ -276,7 +276,7 @@ class Evaluation(Model):
         default=100,
         ge=1,
         le=100_000,
-        description="Held-out records to evaluate at most, the first ones of the split.",
+        description="Held-out records to evaluate at most; of more, hyperparameters.seed picks a random sample.",
     )
     max_new_tokens: int = Field(default=64, ge=1, le=4096, description="Tokens to generate for each record.")
     sample_prompts: list[Annotated[str, StringConstraints(min_length=1, max_length=500)]] | None = Field(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewright_api.finetunejob import Hyperparameters
-from tunewright_trainer.data.split import DataOrder, split, validation_count
+from tunewright_trainer.data.split import DataOrder, sample, split, validation_count
 from tunewright_trainer.plan import plan_run
 
 
@@ -17,6 +17,22 @@ def test_the_split_is_a_partition_that_the_seed_decides(records: int, percent: i
     assert train
     assert validation
     assert (train, validation) == split(range(records), percent, seed)
+
+
+@given(records=st.integers(1, 500), count=st.integers(1, 100), seed=st.integers(0, 2**31 - 1))
+def test_a_sample_keeps_the_order_of_the_file(records: int, count: int, seed: int) -> None:
+    chosen = sample(range(records), count, seed)
+    assert len(chosen) == min(count, records)
+    assert chosen == sorted(set(chosen))
+    assert set(chosen) <= set(range(records))
+    assert chosen == sample(range(records), count, seed)
+
+
+def test_a_sample_comes_from_all_over_the_file() -> None:
+    chosen = sample(range(1000), 100, 42)
+    quarters = [record // 250 for record in chosen]
+    assert [quarters.count(quarter) for quarter in range(4)] == [22, 25, 29, 24]
+    assert chosen != sample(range(1000), 100, 43)
 
 
 def test_another_seed_holds_out_other_records() -> None:

@@ -19,6 +19,13 @@ def split(records: Sequence[T], percent: int, seed: int) -> tuple[list[T], list[
     return train, [record for index, record in enumerate(records) if index in chosen]
 
 
+def sample(records: Sequence[T], count: int, seed: int) -> list[T]:
+    """At most `count` records from all over the file, in file order; the same seed picks the same ones."""
+    if len(records) <= count:
+        return list(records)
+    return [records[index] for index in sorted(random.Random(f"{seed}/sample").sample(range(len(records)), count))]
+
+
 class DataOrder:
     """The record trained at each position of the run: one fresh permutation per pass, without end.
 

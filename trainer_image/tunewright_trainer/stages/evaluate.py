@@ -12,6 +12,7 @@ from tunewright_api.results import EvaluateResult, MetricPair
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
 from tunewright_trainer.data import store
+from tunewright_trainer.data.split import sample
 from tunewright_trainer.data.tokens import ChatEncoder, load_encoder
 from tunewright_trainer.errors import not_readable
 from tunewright_trainer.files import write_atomic
@@ -36,7 +37,8 @@ def run(config: TrainerConfig) -> EvaluateResult:
     layout = Layout(config)
     if not layout.trained.is_dir():
         raise not_readable(layout.trained, "it does not exist; run the train stage first")
-    records = store.read(layout.validation_records)[: config.evaluation.max_records]
+    held_out = store.read(layout.validation_records)
+    records = sample(held_out, config.evaluation.max_records, config.hyperparameters.seed)
     skip("datasets", "deepspeed")
     _limit_threads()
     encoder = load_encoder(layout.base_model)
