@@ -43,8 +43,9 @@ class Situation:
 
     @property
     def selected(self) -> RevisionState | None:
-        """State of the revision that the Service selects after this step."""
-        name = self.rollout.select
+        """State of the revision that the Service selects after this step; None while there is no Service."""
+        stays = self.refused or self.serving.selected is None
+        name = self.serving.selected if stays else self.rollout.select
         return self.serving.revisions.get(name) if name else None
 
     @property
@@ -107,6 +108,12 @@ def _unsettled(now: Situation) -> Gap | None:
     return Gap("RollingOut", f"replacing pods of {wanted.version}")
 
 
+def _no_service(now: Situation) -> Gap | None:
+    if now.serving.selected is not None or now.rollout.select is None:
+        return None
+    return Gap("Starting", f"creating the Service {now.name}")
+
+
 def _old_revision(now: Situation) -> Gap | None:
     old = sorted(state.version for name, state in now.serving.revisions.items() if name != now.rollout.select)
     if not old:
@@ -121,6 +128,7 @@ _CHECKS: tuple[Callable[[Situation], Gap | None], ...] = (
     _pod_problem,
     _loading,
     _unsettled,
+    _no_service,
     _old_revision,
 )
 

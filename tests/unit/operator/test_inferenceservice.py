@@ -469,6 +469,22 @@ async def test_a_service_of_the_teams_own_is_not_taken_over() -> None:
     await serve(kube, obj)
 
 
+async def test_it_is_ready_only_once_its_service_is_there() -> None:
+    kube, obj = world(), build_service()
+    await serve(kube, obj)
+    kube.objects.pop(("Service", "guide"))
+    kube.put(foreign("Service", "guide"))
+    await turn(reconcile, kube, obj)
+    assert conditions(obj) == progressing("NameTaken")
+    assert "url" not in obj["status"]
+    kube.objects.pop(("Service", "guide"))
+    await turn(reconcile, kube, obj)
+    assert conditions(obj) == progressing("Starting")
+    assert obj["status"]["message"] == "creating the Service guide"
+    await turn(reconcile, kube, obj)
+    assert conditions(obj) == SERVING
+
+
 async def test_the_service_of_a_job_is_not_taken_over() -> None:
     """InferenceService x-train and FineTuneJob x both want the Service x-train."""
     kube, obj = world(), build_service()
