@@ -24,7 +24,11 @@ class JobState(Enum):
 
 @dataclass(frozen=True)
 class JobView:
-    """One batch Job and its pods in the order of their index."""
+    """One batch Job and its pods in the order of their index.
+
+    `suspended` is what was asked for, `resting` what the Job controller made of it. `started` is the controller's: it
+    is set anew when a suspended Job goes on.
+    """
 
     stage: Stage
     attempt: int
@@ -38,6 +42,8 @@ class JobView:
     ended: datetime | None
     message: str
     raw: Manifest
+    resting: bool = False
+    started: datetime | None = None
 
     @property
     def uid(self) -> str:
@@ -52,6 +58,13 @@ class JobView:
             if pod.index == 0 and pod.result and pod.result.outcome is Outcome.SUCCEEDED:
                 return pod.result
         return None
+
+    @property
+    def current_pods(self) -> tuple[PodView, ...]:
+        """Pods without those that a suspension has ended; they were deleted before the Job went on."""
+        if self.resting:
+            return ()
+        return tuple(pod for pod in self.pods if not (pod.deleted and _before(pod.created, self.started)))
 
     @property
     def rank_zero(self) -> PodView | None:
@@ -94,6 +107,8 @@ def _observe_job(job: Manifest, pods: Iterable[PodView]) -> JobView:
         ended=ended,
         message=message,
         raw=job,
+        resting=any(c["type"] == "Suspended" and c["status"] == "True" for c in status.get("conditions") or ()),
+        started=parse_optional(status.get("startTime")),
     )
 
 
@@ -107,3 +122,7 @@ def _outcome(status: Manifest) -> tuple[JobState, datetime | None, str]:
         if condition["type"] == "Failed":
             return JobState.FAILED, at, condition.get("message") or condition.get("reason") or ""
     return JobState.ACTIVE, None, ""
+
+
+def _before(one: datetime | None, other: datetime | None) -> bool:
+    return one is not None and other is not None and one < other

@@ -28,6 +28,7 @@ class PodView:
     result: StageResult | None = None
     ended: datetime | None = None
     deleted: datetime | None = None
+    created: datetime | None = None
     raw: Manifest | None = None
 
     @property
@@ -62,6 +63,7 @@ def observe_pod(pod: Manifest) -> PodView:
         result=StageResult.from_message(terminated.get("message") or ""),
         ended=parse_optional(terminated.get("finishedAt")),
         deleted=parse_optional(metadata.get("deletionTimestamp")),
+        created=parse_optional(metadata.get("creationTimestamp")),
         raw=pod,
     )
 

@@ -108,6 +108,8 @@ def _walk_training(course: Course, spec: FineTuneJobSpec, jobs: Jobs, now: datet
         if job.state is JobState.SUCCEEDED:
             return replace(course, restarts=forget_from(course.restarts, attempt))
         loss = None if job.suspended else find_loss(job)
+        if job.state is JobState.ACTIVE and spec.suspend:
+            return course  # its pods end because they were told to
         if job.state is JobState.ACTIVE:
             # The pod that failed may be gone by the time the Job has ended: it is remembered at once.
             restarts = remember(course.restarts, attempt, loss, now) if loss else course.restarts
@@ -168,7 +170,9 @@ def _fail(course: Course, now: datetime, grace: timedelta) -> Course:
     job = course.job
     assert job is not None
     last = max(
-        (pod for pod in job.pods if pod.failed), key=lambda p: (p.ended or p.deleted or now, p.name), default=None
+        (pod for pod in job.current_pods if pod.failed),
+        key=lambda p: (p.ended or p.deleted or now, p.name),
+        default=None,
     )
     if last is None and _fresh(job, now, grace):
         return replace(course, waits_for_result=True)

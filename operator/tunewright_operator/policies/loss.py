@@ -45,8 +45,8 @@ class Loss:
 
 
 def find_loss(job: JobView) -> Loss | None:
-    """The loss that its pods tell of; None while no pod has failed."""
-    failed = [pod for pod in job.pods if pod.failed]
+    """The loss that its pods tell of; None while no pod has failed, but for those that a suspension has ended."""
+    failed = [pod for pod in job.current_pods if pod.failed]
     if not failed:
         return None
     return _describe(min(failed, key=_precedence))

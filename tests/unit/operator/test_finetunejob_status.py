@@ -530,6 +530,35 @@ async def test_an_error_of_the_configuration_is_not_retried_even_when_its_pod_is
     assert cluster.job(Stage.TRAIN, 2) is None
 
 
+def dying(since: str) -> Object:
+    """What the metadata of a pod says that somebody deleted."""
+    return {"creationTimestamp": since, "deletionTimestamp": TIME}
+
+
+async def test_pods_that_a_suspension_ends_are_no_loss_even_when_the_job_has_gone_on() -> None:
+    cluster, obj = Cluster(), job()
+    await training(cluster, obj)
+    train = cluster.objects["Job", "guide-train-1"]
+    train["status"] = {"startTime": "2026-01-02T03:00:00Z"}
+    obj["spec"]["suspend"] = True
+    cluster.play_pods(Stage.TRAIN, metadata=dying("2026-01-02T03:00:00Z"))
+    await turn(cluster, obj)
+    assert obj["status"]["restarts"] == [], "before the Job is told"
+    await settle(cluster, obj)
+    train["status"] = {"conditions": [{"type": "Suspended", "status": "True"}]}
+    obj["spec"]["suspend"] = False
+    await settle(cluster, obj)
+    assert obj["status"]["restarts"] == [], "before the Job controller has seen that it goes on"
+    train["status"] = {"startTime": TIME, "conditions": [{"type": "Suspended", "status": "False"}]}
+    await settle(cluster, obj)
+    assert obj["status"]["restarts"] == [], "while the old pods save their checkpoint"
+    assert conditions(obj)["Reconciling"] == ("True", "Queued")
+    cluster.play_pods(Stage.TRAIN, metadata=dying(TIME))
+    await settle(cluster, obj)
+    (restart,) = obj["status"]["restarts"]
+    assert restart["cause"] == "PodDeleted", "pods of the new start count"
+
+
 async def test_progress_is_shown_and_a_failing_look_keeps_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Progress | None] = [
         Progress(step=12, total_steps=50, epoch=0.5, eta_seconds=65, tokens_per_second=850, loss=1.234),
