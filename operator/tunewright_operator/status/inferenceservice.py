@@ -46,7 +46,8 @@ class Situation:
         """State of the revision that the Service selects after this step; None while there is no Service."""
         stays = self.refused or self.serving.selected is None
         name = self.serving.selected if stays else self.rollout.select
-        return self.serving.revisions.get(name) if name else None
+        withdrawn = name in self.rollout.remove
+        return self.serving.revisions.get(name) if name and not withdrawn else None
 
     @property
     def answers(self) -> bool:
