@@ -128,8 +128,8 @@ def generate(model: Any, prompts: Sequence[list[int]], max_new_tokens: int, base
     import torch
 
     tokenizer = _tokenizer(base)
-    end = tokenizer.eos_token_id
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    ends = end_tokens(model.generation_config.eos_token_id, tokenizer.eos_token_id)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
     answers = [""] * len(prompts)
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for indices in _chunks(by_length, GENERATION_BATCH):
@@ -142,12 +142,22 @@ def generate(model: Any, prompts: Sequence[list[int]], max_new_tokens: int, base
                 attention_mask=mask.to(model.device),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
+                eos_token_id=ends or None,
                 pad_token_id=pad,
             )
         texts = tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
         for index, text in zip(indices, texts, strict=True):
             answers[index] = text
     return answers
+
+
+def end_tokens(*settings: int | list[int] | None) -> list[int]:
+    """All token ids that end an answer: vLLM stops at the tokenizer's one and at those of the generation settings."""
+    ids: set[int] = set()
+    for setting in settings:
+        if setting is not None:
+            ids.update(setting if isinstance(setting, list) else [setting])
+    return sorted(ids)
 
 
 def _load(path: Path, base: Path) -> Any:
