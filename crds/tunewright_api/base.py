@@ -82,6 +82,16 @@ Quantity = Annotated[
 ]
 
 
+def whole_gpus(field: str) -> Rule:
+    """GPUs are devices: Kubernetes takes no part of one. `field` is where this object says how many."""
+    gpu = f"self.{field}['nvidia.com/gpu']"
+    return Rule(
+        f"!has(self.{field}) || !('nvidia.com/gpu' in self.{field}) || "
+        f"string({gpu}).matches('^(0|[1-9][0-9]{{0,3}})$')",
+        f"{field}['nvidia.com/gpu'] must be a whole number without a unit, such as 8",
+    )
+
+
 class LocalObjectRef(Model):
     """A reference to an object in the same namespace."""
 

@@ -16,6 +16,7 @@ from tunewright_api.base import (
     StatusModel,
     Text,
     VersionName,
+    whole_gpus,
 )
 from tunewright_api.conditions import Condition
 from tunewright_api.uris import ModelUri, PvcUri
@@ -347,9 +348,10 @@ class FineTuneJobSpec(Model):
             "more than one process needs `distributed: {deepspeed: {zeroStage: 0..3}}`: add it, or set numNodes and "
             "numProcPerNode to 1",
         ),
+        whole_gpus("resourcesPerNode"),
         Rule(
             "has(self.distributed) || !has(self.resourcesPerNode) || !('nvidia.com/gpu' in self.resourcesPerNode)"
-            " || int(string(self.resourcesPerNode['nvidia.com/gpu'])) <= 1 || has(self.numProcPerNode)",
+            " || string(self.resourcesPerNode['nvidia.com/gpu']) in ['0', '1'] || has(self.numProcPerNode)",
             "several GPUs per node run one process each: add `distributed: {deepspeed: {zeroStage: 0..3}}`",
         ),
         Rule(

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from tunewright_api.base import LongText, Model, Name, Quantity, Rule, StatusModel, Text
+from tunewright_api.base import LongText, Model, Name, Quantity, Rule, StatusModel, Text, whole_gpus
 from tunewright_api.conditions import Condition
 from tunewright_api.finetunejob import Scheduling
 
@@ -58,10 +58,13 @@ class InferenceServiceSpec(Model):
     """What to serve and how."""
 
     cel: ClassVar = (
+        whole_gpus("resources"),
         Rule(
-            "!has(self.engine) || !has(self.engine.tensorParallelSize) || self.engine.tensorParallelSize == 1 || "
+            "!has(self.engine) || !has(self.engine.tensorParallelSize) || "
             "(has(self.resources) && 'nvidia.com/gpu' in self.resources && "
-            "int(string(self.resources['nvidia.com/gpu'])) == self.engine.tensorParallelSize)",
+            "string(self.resources['nvidia.com/gpu']) != '0' ? "
+            "string(self.resources['nvidia.com/gpu']) == string(self.engine.tensorParallelSize) : "
+            "self.engine.tensorParallelSize == 1)",
             "engine.tensorParallelSize must equal resources['nvidia.com/gpu']: set both to the GPUs of one replica",
         ),
         Rule(

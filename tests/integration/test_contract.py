@@ -217,6 +217,30 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         both(put("spec.engine.cpuKVCacheGiB", 2), put("spec.resources", {"nvidia.com/gpu": 1})),
         ("engine.cpuKVCacheGiB", "remove it"),
     ),
+    (
+        "GPUs that the engine does not use",
+        service,
+        put("spec.resources", {"nvidia.com/gpu": 8}),
+        ("tensorParallelSize must equal resources['nvidia.com/gpu']",),
+    ),
+    (
+        "fewer GPUs than the engine uses",
+        service,
+        both(put("spec.engine.tensorParallelSize", 4), put("spec.resources", {"nvidia.com/gpu": "2"})),
+        ("tensorParallelSize must equal resources['nvidia.com/gpu']",),
+    ),
+    (
+        "a GPU with a decimal point",
+        service,
+        put("spec.resources", {"nvidia.com/gpu": "1.0"}),
+        ("resources['nvidia.com/gpu'] must be a whole number",),
+    ),
+    (
+        "a thousand GPUs in short",
+        job,
+        put("spec.resourcesPerNode", {"nvidia.com/gpu": "1k"}),
+        ("resourcesPerNode['nvidia.com/gpu'] must be a whole number",),
+    ),
     ("minus one replica", service, put("spec.replicas", -1), ("spec.replicas", "greater than or equal to 0")),
     ("an unknown dtype", service, put("spec.engine.dtype", "int8"), ("engine.dtype", '"BFloat16"')),
 ]
@@ -293,6 +317,25 @@ def test_the_apiserver_refuses(contract: ControlPlane, make: Any, change: Change
         create(contract, document)
     missing = [word for word in words if word not in str(refusal.value)]
     assert not missing, f"{missing} not in: {refusal.value}"
+
+
+RIGHT: list[tuple[str, Callable[[], Object], Change]] = [
+    ("a GPU as text", service, put("spec.resources", {"nvidia.com/gpu": "1"})),
+    (
+        "as many GPUs as the engine uses",
+        service,
+        both(put("spec.engine.tensorParallelSize", 8), put("spec.resources", {"nvidia.com/gpu": 8})),
+    ),
+    ("no GPU, in figures", service, put("spec.resources", {"nvidia.com/gpu": 0})),
+    ("eight GPUs per node", job, put("spec.resourcesPerNode", {"nvidia.com/gpu": "8"})),
+]
+
+
+@pytest.mark.parametrize(("make", "change"), [r[1:] for r in RIGHT], ids=[r[0] for r in RIGHT])
+def test_the_apiserver_accepts(contract: ControlPlane, make: Any, change: Change) -> None:
+    document = make()
+    change(document)
+    assert create(contract, document)["metadata"]["name"] == document["metadata"]["name"]
 
 
 @pytest.mark.parametrize("make", [job, version, service])

@@ -29,7 +29,7 @@ def parse_quantity(quantity: int | str) -> Decimal:
 
 
 def gpus_per_node(resources: Mapping[str, int | str] | None) -> int:
-    """GPUs that each training pod gets."""
+    """GPUs that each pod gets."""
     return int(parse_quantity((resources or {}).get(GPU, 0)))
 
 

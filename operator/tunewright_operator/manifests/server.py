@@ -30,12 +30,12 @@ from tunewright_operator.manifests.common import (
     scratch_volumes,
 )
 from tunewright_operator.manifests.images import Images
+from tunewright_operator.manifests.resources import gpus_per_node
 
 Manifest = dict[str, Any]
 
 CONTAINER = "server"
 SERVICE_PORT = 80
-GPU = "nvidia.com/gpu"
 
 # Endpoints are withdrawn while the server still takes requests; then it drains, then it exits.
 PRE_STOP_SECONDS = 5
@@ -92,7 +92,7 @@ def build_server_config(service: str, spec: InferenceServiceSpec, model: ModelVe
             served_name=service,
         ),
         engine=spec.engine,
-        gpus=int((spec.resources or {}).get(GPU, 0)),
+        gpus=gpus_per_node(spec.resources),
     )
 
 

@@ -1,6 +1,7 @@
 """InferenceService: every state of the contract, rollouts without a gap, truthful failures, no write once settled."""
 
 import copy
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -416,6 +417,15 @@ async def test_status_of_every_state(case: Case) -> None:
     assert ((failure["reason"], failure["exitCode"]) if failure else None) == case.failure
     assert all(c["observedGeneration"] == obj["metadata"]["generation"] for c in status["conditions"])
     InferenceServiceStatus.model_validate(status)
+
+
+@pytest.mark.parametrize("amount", ["1.0", "1k", 2])
+async def test_an_amount_of_gpus_is_read_as_kubernetes_reads_it(amount: str | int) -> None:
+    """Objects of an older schema may say it so."""
+    kube, obj = world(), build_service(resources={"nvidia.com/gpu": amount})
+    await turn(reconcile, kube, obj)
+    (config,) = kube.of("ConfigMap")
+    assert json.loads(config["data"]["config.json"])["gpus"] == {"1.0": 1, "1k": 1000, 2: 2}[amount]
 
 
 async def test_a_name_that_dns_does_not_allow_is_refused() -> None:
