@@ -67,9 +67,10 @@ class StatusModel(Model):
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 ShortName = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-VersionName = Annotated[
-    str, StringConstraints(min_length=1, max_length=20, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
-]
+# Names of most kinds: DNS labels with dots between them (RFC 1123). A ModelVersion may be called guide-1.0.
+SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=SUBDOMAIN)]
+VersionName = Annotated[str, StringConstraints(min_length=1, max_length=20, pattern=SUBDOMAIN)]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 Text = Annotated[str, StringConstraints(max_length=1024)]
 LongText = Annotated[str, StringConstraints(max_length=8192)]
@@ -95,4 +96,4 @@ def whole_gpus(field: str) -> Rule:
 class LocalObjectRef(Model):
     """A reference to an object in the same namespace."""
 
-    name: Name = Field(description="Name of the object, in the namespace of the object that refers to it.")
+    name: ObjectName = Field(description="Name of the object, in the namespace of the object that refers to it.")

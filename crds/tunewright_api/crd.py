@@ -60,6 +60,18 @@ def _condition(kind: str, field: str = "status") -> str:
     return f'.status.conditions[?(@.type=="{kind}")].{field}'
 
 
+# 40 leaves room for -train-ATTEMPT-INDEX in a host name of 63 characters; a Service's name is an RFC 1035 label.
+_HOST_NAME = [
+    {
+        "rule": "size(self.metadata.name) <= 40",
+        "message": "metadata.name: at most 40 characters, since names of pods are made from it",
+    },
+    {
+        "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "message": "metadata.name: write lower-case letters, digits and '-' that start with a letter, such as guide-v1-0 "
+        "for guide.v1.0, since the name of a Service is made from it",
+    },
+]
 _AGE = Column("Age", ".metadata.creationTimestamp", "date")
 _MESSAGE = Column("Message", ".status.message", priority=1)
 
@@ -72,7 +84,7 @@ class Kind:
     plural: str
     short: str
     columns: tuple[Column, ...]
-    max_name: int = 63
+    is_host: bool = False  # names of Services and hosts are made from its objects' names
 
     @property
     def name(self) -> str:
@@ -94,7 +106,7 @@ KINDS = (
             Column("Nodes", ".spec.numNodes", "integer", priority=1),
             _MESSAGE,
         ),
-        max_name=40,  # leaves room for -train-ATTEMPT-INDEX in a host name of 63 characters
+        is_host=True,
     ),
     Kind(
         ModelVersion,
@@ -124,7 +136,7 @@ KINDS = (
             Column("Reason", _condition("Ready", "reason"), priority=1),
             _MESSAGE,
         ),
-        max_name=40,
+        is_host=True,
     ),
 )
 
@@ -136,14 +148,8 @@ def build_schema(kind: Kind) -> Schema:
     properties = schema["properties"]
     properties["status"]["default"] = {"observedGeneration": -1}
     rules = schema.pop("x-kubernetes-validations", [])
-    if kind.max_name < 63:
-        rules = [
-            {
-                "rule": f"size(self.metadata.name) <= {kind.max_name}",
-                "message": f"metadata.name: at most {kind.max_name} characters, since names of pods are made from it",
-            },
-            *rules,
-        ]
+    if kind.is_host:
+        rules = [*_HOST_NAME, *rules]
     root: Schema = {
         "description": schema["description"],
         "type": "object",

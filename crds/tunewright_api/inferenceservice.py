@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from tunewright_api.base import LongText, Model, Name, Quantity, Rule, StatusModel, Text, whole_gpus
+from tunewright_api.base import LongText, Model, ObjectName, Quantity, Rule, StatusModel, Text, whole_gpus
 from tunewright_api.conditions import Condition
 from tunewright_api.finetunejob import Scheduling
 
@@ -13,7 +13,7 @@ from tunewright_api.finetunejob import Scheduling
 class VersionRef(Model):
     """A ModelVersion of the same namespace."""
 
-    name: Name = Field(description="Name of the ModelVersion, in the namespace of the InferenceService.")
+    name: ObjectName = Field(description="Name of the ModelVersion, in the namespace of the InferenceService.")
 
 
 class ServedModel(Model):

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from tunewright_api.base import Digest, LongText, Model, Name, Rule, ShortName, StatusModel, Text, VersionName
+from tunewright_api.base import Digest, LongText, Model, ObjectName, Rule, ShortName, StatusModel, Text, VersionName
 from tunewright_api.conditions import Condition
 from tunewright_api.finetunejob import MetricResult
 from tunewright_api.uris import ModelUri, PvcUri
@@ -43,7 +43,7 @@ class BaseModelRef(Model):
 class JobRef(Model):
     """The FineTuneJob that made the version."""
 
-    name: Name = Field(description="Name of the FineTuneJob.")
+    name: ObjectName = Field(description="Name of the FineTuneJob.")
     uid: Text = Field(description="UID of the FineTuneJob.")
 
 

@@ -242,3 +242,13 @@ async def test_a_version_that_appears_at_the_last_moment_is_looked_at_again() ->
     with pytest.raises(Conflict):
         await turn(cluster, obj)
     assert not cluster.of("ModelVersion")
+
+
+async def test_a_version_with_a_dot_is_registered() -> None:
+    cluster, obj = Cluster(), job(output={"uri": "pvc://data/models", "modelName": "guide", "version": "1.0"})
+    await settle(cluster, obj)
+    for stage in (Stage.PREPARE, Stage.TRAIN, Stage.EVALUATE, Stage.EXPORT):
+        cluster.succeed(stage)
+        await settle(cluster, obj)
+    assert "Complete" in conditions(obj)
+    assert obj["status"]["modelVersionRef"] == {"name": "guide-1.0"}

@@ -609,6 +609,14 @@ async def test_a_withdrawn_version_stops_although_the_apiserver_refuses_the_next
     assert conditions(obj)["Ready"] == ("False", "ApplyRefused")
 
 
+async def test_a_version_with_a_dot_is_served() -> None:
+    kube, obj = world(approved("guide-1.0")), build_service("guide-1.0")
+    await serve(kube, obj)
+    assert obj["status"]["stable"]["version"] == "guide-1.0"
+    names = [one["metadata"]["name"] for one in (*kube.of("Deployment"), *kube.of("ConfigMap"))]
+    assert not [name for name in names if "." in name]
+
+
 async def test_scaling_is_no_rollout() -> None:
     kube, obj = world(), build_service()
     revision = await serve(kube, obj)
