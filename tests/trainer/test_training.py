@@ -12,6 +12,7 @@ import pytest
 
 from tests.trainer.support import Job, make_job, write_tiny_model
 from tunewright_api.names import ExitCode
+from tunewright_trainer.weights import tensor_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -67,7 +68,7 @@ def test_two_processes_compute_the_curve_of_one(
     assert worst_difference(losses, one_process) < 1e-3
     for pod in finished:
         assert pod.message["train"]["steps"] == STEPS
-    assert (job.work / "trained" / "model.safetensors").is_file()
+    assert tensor_names(job.work / "trained") == tensor_names(tiny_model)
 
 
 def test_a_killed_pod_and_a_preempted_pod_cost_nothing_but_time(

@@ -1,14 +1,17 @@
 """The trained weights, gathered from all ranks and written by rank 0: `trained/`, complete or absent."""
 
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from tunewright_api.names import ExitCode
 from tunewright_api.results import TrainResult
 from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer.errors import StageError
 from tunewright_trainer.files import replace_directory
 from tunewright_trainer.layout import Layout
 
@@ -18,31 +21,81 @@ def save_trained(trainer: Any, config: TrainerConfig, layout: Layout, result: Tr
     model = trainer.accelerator.unwrap_model(trainer.model)
     rank_zero = trainer.args.process_index == 0
     dtype = None if config.method.lora else base_dtype(layout.base_model)
-    state = gather(model, keep=rank_zero, dtype=dtype)
+    state = gather(model, keep=rank_zero, dtype=dtype, whole=not config.method.lora)
     if rank_zero:
         with replace_directory(layout.trained) as directory:
             model.save_pretrained(directory, state_dict=state, max_shard_size=config.export.max_shard_size)
             if not config.method.lora:
                 # Training changes weights only: what describes the model stays byte for byte that of the base.
                 shutil.copyfile(layout.base_model / "config.json", directory / "config.json")
+                check_complete(model, layout.base_model, directory)
             (directory / layout.train_result.name).write_text(result.model_dump_json(by_alias=True))
     if dist.is_initialized():
         dist.barrier()
 
 
-def gather(model: torch.nn.Module, keep: bool, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-    """Trained parameters by name, on the CPU; every rank takes part, the ranks with `keep` get them.
+def gather(model: torch.nn.Module, *, keep: bool, dtype: torch.dtype | None, whole: bool) -> dict[str, torch.Tensor]:
+    """Tensors by name, on the CPU, tied ones once; every rank takes part, the ranks with `keep` get them.
 
     One parameter at a time, so that under ZeRO-3 no device ever holds the whole model.
+
+    Args:
+        model: What was trained.
+        keep: Whether this rank wants the tensors.
+        dtype: Of the parameters; their own one without it. Buffers keep theirs.
+        whole: Also what training does not change: frozen parameters and persistent buffers.
     """
     state: dict[str, torch.Tensor] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+    for (name, *_), tensor in _tensors(model):
+        parameter = isinstance(tensor, torch.nn.Parameter)
+        if not (whole or tensor.requires_grad):
             continue
-        with _whole(parameter):
+        with _whole(tensor):
             if keep:
-                state[name] = parameter.detach().to(device="cpu", dtype=dtype or parameter.dtype).clone()
+                wanted = dtype if dtype and parameter and tensor.is_floating_point() else tensor.dtype
+                state[name] = tensor.detach().to(device="cpu", dtype=wanted).clone()
     return state
+
+
+def check_complete(model: torch.nn.Module, base: Path, written: Path) -> None:
+    """Compare the names of the tensors in two directories: what the base has and the model uses must be written.
+
+    A tied tensor may be written under another of its names. Names that the model does not know are none of its own:
+    it did not load them, or renamed them while loading.
+
+    Raises:
+        StageError: INTERNAL, naming a tensor that is missing.
+    """
+    have, expected = tensor_names(written), tensor_names(base)
+    lost = sorted(name for names, _ in _tensors(model) if have.isdisjoint(names) for name in names if name in expected)
+    if lost:
+        raise StageError(
+            ExitCode.INTERNAL,
+            f"{len(lost)} tensors of the base model, {lost[0]} among them, are missing from the trained weights: this "
+            "architecture is not saved completely, so report it as a bug; method.lora does not depend on it",
+        )
+
+
+def tensor_names(directory: Path) -> set[str]:
+    """Names of the tensors in a directory's safetensors files."""
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names.update(file.keys())
+    return names
+
+
+def _tensors(model: torch.nn.Module) -> list[tuple[list[str], torch.Tensor]]:
+    """Parameters and persistent buffers, each with all of its names (tied tensors have several)."""
+    tensors = {}
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, torch.Tensor):
+            tensors[id(tensor)] = tensor
+            names[id(tensor)].append(name)
+    return [(names[key], tensor) for key, tensor in tensors.items()]
 
 
 def base_dtype(model: Path) -> torch.dtype:
@@ -53,7 +106,7 @@ def base_dtype(model: Path) -> torch.dtype:
     return declared if isinstance(declared, torch.dtype) else torch.bfloat16
 
 
-def _whole(parameter: torch.nn.Parameter) -> Any:
+def _whole(parameter: torch.Tensor) -> Any:
     import contextlib
 
     if not hasattr(parameter, "ds_id"):
