@@ -91,12 +91,17 @@ class Cluster(FakeKube):
         return self.objects[key]
 
     def children(self, owner: Object) -> Children:
-        """All children by owner labels; pods of Jobs that are gone are gone too."""
+        """All children by owner labels; pods of Jobs that are gone are gone too, or are on their way out."""
         jobs = self._owned("Job", owner)
         uids = {one["metadata"]["uid"] for one in jobs}
         return Children(
             jobs=jobs,
             pods=tuple(p for p in self._owned("Pod", owner) if p["metadata"]["ownerReferences"][0]["uid"] in uids),
+            orphans=tuple(
+                pod
+                for pod in self._owned("Pod", owner)
+                if pod["metadata"]["ownerReferences"][0]["uid"] not in uids and "deletionTimestamp" in pod["metadata"]
+            ),
             services=self._owned("Service", owner),
             config_maps=self._owned("ConfigMap", owner),
             network_policies=self._owned("NetworkPolicy", owner),

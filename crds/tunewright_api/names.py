@@ -15,6 +15,8 @@ LABEL_KIND = f"{GROUP}/kind"
 LABEL_NAME = f"{GROUP}/name"
 LABEL_STAGE = f"{GROUP}/stage"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
+# uid of the owner, on pods: they outlive their Job for a while, and then its owner reference leads nowhere.
+LABEL_OWNER_UID = f"{GROUP}/owner-uid"
 LABEL_REVISION = f"{GROUP}/revision"
 # Name of the ModelVersion that a revision serves.
 LABEL_VERSION = f"{GROUP}/version"

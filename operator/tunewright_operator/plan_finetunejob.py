@@ -32,7 +32,7 @@ def plan_run(
         build_network_policy(owner, config),
         build_service(owner),
     ]
-    if course.stage and course.job is None and not spec.suspend:
+    if course.stage and course.job is None and not course.leaving and not spec.suspend:
         desired.append(build_stage_job(owner, spec, course.stage, course.attempt, config))
     change = suspend_patch(course.job, spec.suspend)
     step = plan(desired, children)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunewright_api.names import LABEL_KIND, LABEL_NAME
+from tunewright_api.names import LABEL_KIND, LABEL_NAME, LABEL_STAGE
 from tunewright_operator.handlers.wakeups import Key
 from tunewright_operator.reconcile.result import Children
 
@@ -42,7 +42,10 @@ def collect_children(uid: str, key: Key, indexes: Mapping[str, Mapping[Key, Iter
     }
     mine["pods"] = _pods_of(found["pods"], uid, mine["jobs"], mine["deployments"])
     mine["modelversions"] = found["modelversions"]
-    return Children(**{attribute: mine[index] for index, attribute in INDEXES.items()})
+    orphans = tuple(
+        pod for pod in found["pods"] if pod not in mine["pods"] and LABEL_STAGE in (pod["metadata"].get("labels") or {})
+    )
+    return Children(orphans=orphans, **{attribute: mine[index] for index, attribute in INDEXES.items()})
 
 
 def _pods_of(

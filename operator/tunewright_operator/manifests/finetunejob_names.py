@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tunewright_api.names import LABEL_ATTEMPT, LABEL_STAGE, Stage
+from tunewright_api.names import LABEL_ATTEMPT, LABEL_OWNER_UID, LABEL_STAGE, Stage
 from tunewright_operator.manifests.common import owner_labels
 from tunewright_operator.manifests.naming import child_name
 
@@ -36,5 +36,5 @@ def rank_zero_host(owner: Manifest, attempt: int, nodes: int) -> str:
 
 def stage_labels(owner: Manifest, stage: Stage, attempt: int) -> dict[str, str]:
     """Labels of a stage's Job and pods."""
-    labels = owner_labels(owner) | {LABEL_STAGE: stage.value}
+    labels = owner_labels(owner) | {LABEL_STAGE: stage.value, LABEL_OWNER_UID: owner["metadata"]["uid"]}
     return labels | {LABEL_ATTEMPT: str(attempt)} if stage is Stage.TRAIN else labels

@@ -1,12 +1,12 @@
 """The Jobs of a FineTuneJob with their pods, sorted into stages and attempts once; all later code reads these."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from tunewright_api.names import LABEL_ATTEMPT, LABEL_STAGE, Stage
+from tunewright_api.names import LABEL_ATTEMPT, LABEL_OWNER_UID, LABEL_STAGE, Stage
 from tunewright_api.results import Outcome, StageResult
 from tunewright_operator.observe.pods import PodView, observe_pod
 from tunewright_operator.observe.times import parse_optional
@@ -88,6 +88,24 @@ def observe_jobs(jobs: Iterable[Manifest], pods: Iterable[Manifest]) -> Jobs:
             by_owner.setdefault(reference["uid"], []).append(observe_pod(pod))
     views = (_observe_job(job, by_owner.get(job["metadata"]["uid"], ())) for job in jobs)
     return {(view.stage, view.attempt): view for view in views}
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """Pods whose Job is gone: `own` by stage and attempt, and whatever of them still `active`, of whichever owner."""
+
+    own: Mapping[tuple[Stage, int], tuple[PodView, ...]] = field(default_factory=dict)
+    active: tuple[PodView, ...] = ()
+
+
+def observe_orphans(pods: Iterable[Manifest], owner_uid: str) -> Orphans:
+    """Pods with our stage label, of the object with this uid and of a deleted one of the same name."""
+    own: dict[tuple[Stage, int], list[PodView]] = {}
+    views = sorted(((observe_pod(pod), pod["metadata"]["labels"]) for pod in pods), key=lambda view: view[0].name)
+    for view, labels in views:
+        if labels.get(LABEL_OWNER_UID) == owner_uid:
+            own.setdefault((Stage(labels[LABEL_STAGE]), int(labels.get(LABEL_ATTEMPT, 1))), []).append(view)
+    return Orphans({key: tuple(found) for key, found in own.items()}, tuple(view for view, _ in views if view.active))
 
 
 def _observe_job(job: Manifest, pods: Iterable[PodView]) -> JobView:

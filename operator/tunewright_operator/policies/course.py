@@ -12,10 +12,11 @@ from itertools import count
 from tunewright_api.finetunejob import FineTuneJobSpec, MetricResult, Restart
 from tunewright_api.names import Stage
 from tunewright_api.results import StageResult
-from tunewright_operator.observe.jobs import Jobs, JobState, JobView
+from tunewright_operator.observe.jobs import Jobs, JobState, JobView, Orphans
+from tunewright_operator.observe.pods import PodView
 from tunewright_operator.policies.failure import Failure, describe_failure
 from tunewright_operator.policies.gates import gate_failure, judge
-from tunewright_operator.policies.loss import Loss, find_loss, vanished
+from tunewright_operator.policies.loss import Loss, find_loss, find_orphaned, vanished
 from tunewright_operator.policies.restart import forget_from, recall, remember, restart_refusal
 
 # How often a stage runs again because nobody could read its result.
@@ -47,6 +48,8 @@ class Course:
     # A Job whose result was lost with its pods: it runs again.
     repeat: JobView | None = None
     waits_for_result: bool = False
+    # Pods without a Job that still run: nothing starts beside them.
+    leaving: tuple[PodView, ...] = ()
     evaluation: tuple[MetricResult, ...] = field(default=())
 
     @property
@@ -65,6 +68,7 @@ def find_course(
     restarts: Sequence[Restart],
     jobs: Jobs,
     *,
+    orphans: Orphans,
     repeated: Mapping[Stage, Sequence[str]],
     now: datetime,
     grace: timedelta,
@@ -79,8 +83,12 @@ def find_course(
         if stage in done:
             continue
         course = (
-            _walk_training(course, spec, jobs, now, grace) if stage is Stage.TRAIN else _look(course, stage, 1, jobs)
+            _walk_training(course, spec, jobs, orphans, now=now, grace=grace)
+            if stage is Stage.TRAIN
+            else _look(course, stage, 1, jobs)
         )
+        if course.job is None:
+            course = replace(course, leaving=orphans.active)
         if stage is not Stage.TRAIN and course.job and course.job.state is JobState.FAILED:
             return _fail(course, now, grace)
         if course.failure or course.job is None or course.job.state is not JobState.SUCCEEDED or course.job.deleting:
@@ -95,12 +103,19 @@ def _look(course: Course, stage: Stage, attempt: int, jobs: Jobs) -> Course:
     return replace(course, stage=stage, attempt=attempt, job=jobs.get((stage, attempt)))
 
 
-def _walk_training(course: Course, spec: FineTuneJobSpec, jobs: Jobs, now: datetime, grace: timedelta) -> Course:
+def _walk_training(
+    course: Course, spec: FineTuneJobSpec, jobs: Jobs, orphans: Orphans, *, now: datetime, grace: timedelta
+) -> Course:
     """Past every lost attempt, to the one that runs, has succeeded, or is to be created."""
     for attempt in count(1):
         course = _look(course, Stage.TRAIN, attempt, jobs)
         job = course.job
         known = next((r for r in course.restarts if r.attempt == attempt), None)
+        if job is None and (loss := find_orphaned(orphans.own.get((Stage.TRAIN, attempt), ()))):
+            course = replace(course, restarts=remember(course.restarts, attempt, loss, now), loss=loss)
+            if failure := restart_refusal(spec.restart_policy, attempt, loss):
+                return replace(course, failure=failure)
+            continue
         if job is None and known:
             continue  # lost, and its Job is already gone
         if job is None or job.deleting:

@@ -4,7 +4,8 @@ When one pod of a gang dies, its peers lose their connection and the Job control
 nothing. So pods with a cause of their own come first, then pods that somebody stopped, then pods that lost a peer.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from tunewright_api.names import ExitCode
@@ -46,15 +47,25 @@ class Loss:
 
 def find_loss(job: JobView) -> Loss | None:
     """The loss that its pods tell of; None while no pod has failed, but for those that a suspension has ended."""
-    failed = [pod for pod in job.current_pods if pod.failed]
-    if not failed:
-        return None
-    return _describe(min(failed, key=_precedence))
+    return _first_failure(job.current_pods)
+
+
+def find_orphaned(pods: Iterable[PodView]) -> Loss | None:
+    """The loss of an attempt whose Job was deleted while it ran: its pods are stopped. None while none of them is."""
+    loss = _first_failure(pods)
+    if loss and loss.cause == "PodDeleted":
+        return replace(loss, cause="JobDeleted", message="its Job was deleted")
+    return loss
 
 
 def vanished(job: JobView) -> Loss:
     """The loss of a Job that failed while no failed pod is left to ask."""
     return Loss("PodLost", f"the pod is gone; the Job says: {job.message}", ended=job.ended)
+
+
+def _first_failure(pods: Iterable[PodView]) -> Loss | None:
+    failed = [pod for pod in pods if pod.failed]
+    return _describe(min(failed, key=_precedence)) if failed else None
 
 
 def _precedence(pod: PodView) -> tuple[int, datetime, int]:

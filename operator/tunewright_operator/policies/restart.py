@@ -11,10 +11,10 @@ from tunewright_operator.policies.loss import Loss
 
 def remember(restarts: Sequence[Restart], attempt: int, loss: Loss, now: datetime) -> tuple[Restart, ...]:
     """Restarts with this attempt's entry; what was seen before is kept where nothing better is known now."""
-    others = tuple(r for r in restarts if r.attempt != attempt)
+    others = [r for r in restarts if r.attempt != attempt]
     old = next((r for r in restarts if r.attempt == attempt), None)
     if old and (loss.pod is None or (old.exit_code is not None and loss.exit_code is None)):
-        return (*others, old)
+        return _in_order(*others, old)
     ended = old.time if old and loss.ended is None else _format(loss.ended or now)
     new = Restart(
         attempt=attempt,
@@ -25,7 +25,7 @@ def remember(restarts: Sequence[Restart], attempt: int, loss: Loss, now: datetim
         exit_code=loss.exit_code,
         cause=loss.cause,
     )
-    return (*others, new)
+    return _in_order(*others, new)
 
 
 def recall(restart: Restart) -> Loss:
@@ -57,6 +57,10 @@ def restart_refusal(policy: RestartPolicy, attempt: int, loss: Loss) -> Failure 
         f"training was lost {attempt} times, which restartPolicy.maxRestarts ({policy.max_restarts}) does not allow; "
         f"the last time: {loss.message} ({loss.where}). Look at the node, then commit a FineTuneJob with a new name",
     )
+
+
+def _in_order(*restarts: Restart) -> tuple[Restart, ...]:
+    return tuple(sorted(restarts, key=lambda restart: restart.attempt))
 
 
 def _format(moment: datetime) -> str:

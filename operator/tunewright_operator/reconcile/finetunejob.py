@@ -14,7 +14,7 @@ from tunewright_operator.kube.errors import Forbidden, Invalid
 from tunewright_operator.kube.protocol import Kube, Manifest
 from tunewright_operator.manifests.registration import build_model_version, registered_by, version_name
 from tunewright_operator.manifests.trainer_config import claims_of, output_path
-from tunewright_operator.observe.jobs import observe_jobs
+from tunewright_operator.observe.jobs import observe_jobs, observe_orphans
 from tunewright_operator.observe.times import parse_optional
 from tunewright_operator.plan_finetunejob import plan_end, plan_run
 from tunewright_operator.policies import deadline, ttl
@@ -58,7 +58,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
             stored = refuse(status, refused, generation=generation, now=now).to_dict()
             return Result(stored, requeue_after=config.recheck_interval)
 
-    course = _find_course(spec, status, children, config, now)
+    course = _find_course(obj, spec, status, children, config=config, now=now)
     report = await _ask_progress(course, config)
     step = plan_run(obj, spec, course, _owned(children), config)
     if course.failure:
@@ -77,7 +77,13 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
 
 
 def _find_course(
-    spec: FineTuneJobSpec, status: FineTuneJobStatus, children: Children, config: OperatorConfig, now: datetime
+    obj: Manifest,
+    spec: FineTuneJobSpec,
+    status: FineTuneJobStatus,
+    children: Children,
+    *,
+    config: OperatorConfig,
+    now: datetime,
 ) -> Course:
     jobs = observe_jobs(children.jobs, children.pods)
     grace = timedelta(seconds=config.result_grace)
@@ -86,6 +92,7 @@ def _find_course(
         done_stages(status),
         status.restarts,
         jobs,
+        orphans=observe_orphans(children.orphans, obj["metadata"]["uid"]),
         repeated=repeated_jobs(status),
         now=now,
         grace=grace,

@@ -8,10 +8,14 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class Children:
-    """Raw children of one object, as the watches last saw them, by kind and without order."""
+    """Raw children of one object, as the watches last saw them, by kind and without order.
+
+    `orphans` are pods of a stage whose Job is gone, or belongs to a deleted object of the same name.
+    """
 
     jobs: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
+    orphans: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     config_maps: tuple[Manifest, ...] = ()
     network_policies: tuple[Manifest, ...] = ()

@@ -69,7 +69,7 @@ def _refused(seen: Situation) -> Standing | None:
 def _suspended(seen: Situation) -> Standing | None:
     if not seen.spec.suspend or seen.course.complete:
         return None
-    pods = seen.course.job.active_pods if seen.course.job else ()
+    pods = seen.course.job.active_pods if seen.course.job else seen.course.leaving
     if pods:
         return Standing(JobStage.SUSPENDED, f"stopping {_count(len(pods), 'pod')}: saving a checkpoint", "Suspending")
     return Standing(JobStage.SUSPENDED, "suspended: no pod runs; set spec.suspend to false to go on")
@@ -86,6 +86,15 @@ def _repeating(seen: Situation) -> Standing | None:
     stage = course.repeat.stage
     message = f"{stage.value} runs again: its pod was gone before its result could be read"
     return Standing(_RUNNING[stage][0], message, "ResultLost")
+
+
+def _leaving(seen: Situation) -> Standing | None:
+    course = seen.course
+    if not course.leaving or course.stage is None:
+        return None
+    stage = JobStage.QUEUED if course.stage is Stage.TRAIN else _RUNNING[course.stage][0]
+    pods = f"{_count(len(course.leaving), 'pod')} of a Job that was deleted to end ({course.leaving[0].name})"
+    return Standing(stage, f"{course.stage.value}: waiting for {pods}", "Restarting")
 
 
 def _losing(seen: Situation) -> Standing | None:
@@ -144,6 +153,7 @@ _CHECKS: tuple[Callable[[Situation], Standing | None], ...] = (
     _suspended,
     _registering,
     _repeating,
+    _leaving,
     _losing,
     _blocked,
     _starting,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tunewright_api.names import LABEL_KIND, LABEL_NAME
+from tunewright_api.names import LABEL_KIND, LABEL_NAME, LABEL_STAGE
 from tunewright_operator.handlers.children import collect_children, owner_key
 
 Object = dict[str, Any]
@@ -44,6 +44,14 @@ def test_children_of_a_deleted_object_of_the_same_name_are_not_ours() -> None:
     children = collect_children("new", KEY, indexes(jobs=[old, new], pods=pods))
     assert children.jobs == (new,)
     assert children.pods == (pods[1],)
+    assert children.orphans == (), "no pods of a stage"
+
+
+def test_pods_of_a_stage_whose_job_is_gone_are_orphans() -> None:
+    pod = child("Pod", "guide-train-1-0", "uid-guide-train-1", "Job")
+    pod["metadata"]["labels"][LABEL_STAGE] = "train"
+    children = collect_children("new", KEY, indexes(pods=[pod]))
+    assert (children.pods, children.orphans) == ((), (pod,))
 
 
 def test_pods_of_a_deployment_are_found_through_the_name_of_their_replica_set() -> None:

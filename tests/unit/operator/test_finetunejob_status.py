@@ -559,6 +559,50 @@ async def test_pods_that_a_suspension_ends_are_no_loss_even_when_the_job_has_gon
     assert restart["cause"] == "PodDeleted", "pods of the new start count"
 
 
+async def test_no_gang_starts_beside_one_that_is_ending() -> None:
+    cluster, obj = Cluster(), job()
+    await training(cluster, obj)
+    for index in (0, 1):
+        cluster.play_pods(Stage.TRAIN, index=index, metadata=dying(TIME))
+    del cluster.objects["Job", "guide-train-1"]
+    await settle(cluster, obj)
+    (restart,) = obj["status"]["restarts"]
+    assert restart == {
+        "attempt": 1,
+        "time": TIME,
+        "pod": "guide-train-1-0",
+        "node": "node-0",
+        "rank": 0,
+        "cause": "JobDeleted",
+    }
+    assert conditions(obj) == PREPARED | reconciling("Restarting")
+    assert "waiting for 2 pods of a Job that was deleted to end (guide-train-1-0)" in obj["status"]["message"]
+    assert len(cluster.of("Job")) == 1, "only prepare"
+    for pod in cluster.of("Pod"):
+        del cluster.objects["Pod", pod["metadata"]["name"]]
+    await settle(cluster, obj)
+    assert cluster.job(Stage.TRAIN) is None
+    assert cluster.job(Stage.TRAIN, 2)
+
+
+async def test_pods_of_a_deleted_job_of_the_same_name_are_waited_out_and_are_no_loss() -> None:
+    cluster, obj = Cluster(), job()
+    await advance(cluster, obj, Stage.TRAIN)
+    for index in (0, 1):
+        cluster.play_pods(Stage.TRAIN, index=index, metadata=dying(TIME))
+    obj = job()
+    obj["metadata"]["uid"] = "uid-of-the-next"
+    cluster.objects = {key: one for key, one in cluster.objects.items() if key[0] in {"Pod", "PersistentVolumeClaim"}}
+    await settle(cluster, obj)
+    assert "waiting for 2 pods" in obj["status"]["message"]
+    assert cluster.of("Job") == []
+    for pod in cluster.of("Pod"):
+        del cluster.objects["Pod", pod["metadata"]["name"]]
+    await settle(cluster, obj)
+    assert cluster.job(Stage.PREPARE)
+    assert obj["status"]["restarts"] == []
+
+
 async def test_progress_is_shown_and_a_failing_look_keeps_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Progress | None] = [
         Progress(step=12, total_steps=50, epoch=0.5, eta_seconds=65, tokens_per_second=850, loss=1.234),
