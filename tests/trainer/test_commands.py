@@ -2,10 +2,14 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.trainer.support import REPO
 from tunewright_api.names import ExitCode, Stage
 from tunewright_trainer.__main__ import build_parser, run_stage
 from tunewright_trainer.errors import StageError
@@ -37,3 +41,71 @@ def test_verify_names_what_it_may_not_read(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StageError, match="cannot read /mnt/claims/out/v1/model: permission denied") as caught:
         run_stage(Stage.VERIFY, config)
     assert caught.value.code is ExitCode.INPUT_NOT_READABLE
+
+
+PREEMPTED = {
+    "outcome": "Failed",
+    "reason": "Preempted",
+    "message": "stopped by SIGTERM: nothing half-written is left, the stage starts again from its beginning",
+}
+VERIFIED = {
+    "outcome": "Succeeded",
+    "reason": "",
+    "message": "",
+    "verify": {"digest": "sha256:" + "0" * 64, "sizeBytes": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "message"),
+    [
+        pytest.param("stage = swallow", ExitCode.PREEMPTED, PREEMPTED, id="in a library that catches every Exception"),
+        pytest.param("stage = clean_up", ExitCode.PREEMPTED, PREEMPTED, id="twice, while the stage cleans up"),
+        pytest.param("main.write_termination_message = late", ExitCode.OK, VERIFIED, id="while the result is written"),
+    ],
+)
+def test_sigterm(tmp_path: Path, program: str, code: ExitCode, message: dict[str, object]) -> None:
+    prelude = """
+import os, signal
+from tunewright_api.results import Outcome, StageResult, VerifyResult
+from tunewright_trainer import __main__ as main
+
+write = main.write_termination_message
+result = StageResult(outcome=Outcome.SUCCEEDED, verify=VerifyResult(digest="sha256:" + "0" * 64, size_bytes=1))
+stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
+
+def stage(*_):
+    return result
+
+def swallow(*_):
+    try:
+        stop()
+    except Exception:
+        pass
+    return result
+
+def clean_up(*_):
+    try:
+        stop()
+    finally:
+        stop()
+
+def late(result):
+    stop()
+    write(result)
+"""
+    term = tmp_path / "termination"
+    finished = subprocess.run(
+        [sys.executable, "-c", f"{prelude}\n{program}\nmain.run_stage = stage\nmain.main(['verify'])"],
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{REPO / 'crds'}:{REPO / 'trainer_image'}",
+            "TERMINATION_LOG_PATH": str(term),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == code, finished.stderr
+    assert json.loads(term.read_text()) == message
+    assert "Traceback" not in finished.stderr

@@ -107,8 +107,13 @@ _RUNNERS: dict[Stage, Callable[[TrainerConfig, Path], StageResult]] = {
 }
 
 
+class _Stopped(BaseException):
+    """SIGTERM arrived. No Exception: a library that catches those to go on must not go on."""
+
+
 def _stop(signum: int, frame: FrameType | None) -> None:
-    raise PreemptedError("stopped by SIGTERM: nothing half-written is left, the stage starts again from its beginning")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Stopped
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -119,15 +124,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The first process of a container ignores SIGTERM unless it asks for it; train replaces this by its own handler.
     signal.signal(signal.SIGTERM, _stop)
     try:
-        result, code = run_stage(stage, arguments.config), ExitCode.OK
-    except StageError as error:
-        result, code = failure(error), error.code
+        result, error = _attempt(stage, arguments.config)
+        # The stage has ended: from now on a signal must not keep its result from being written.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except _Stopped:
+        error = PreemptedError(
+            "stopped by SIGTERM: nothing half-written is left, the stage starts again from its beginning"
+        )
+        result = failure(error)
+    code = error.code if error else ExitCode.OK
+    if error:
         log.LOGGER.error(error.message, extra={"fields": {"reason": code.reason, "exitCode": int(code)}})
     write_termination_message(result)
     sys.stdout.flush()
     sys.stderr.flush()
     # Tearing down an interpreter that holds torch takes seconds, and nothing is left to do.
     os._exit(int(code))
+
+
+def _attempt(stage: Stage, path: Path) -> tuple[StageResult, StageError | None]:
+    try:
+        return run_stage(stage, path), None
+    except StageError as error:
+        return failure(error), error
 
 
 if __name__ == "__main__":

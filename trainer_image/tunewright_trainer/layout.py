@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunewright_api.artifact import ADAPTER_DIR, EVALUATION, MODEL_DIR
+from tunewright_api.artifact import EVALUATION
 from tunewright_api.trainer_config import TrainerConfig
 
 
@@ -62,6 +62,3 @@ class Layout:
     def outputs(self) -> list[Path]:
         """Directories that stages write to."""
         return [self.work, self.artifact]
-
-
-__all__ = ["ADAPTER_DIR", "EVALUATION", "MODEL_DIR", "Layout"]

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from tunewright_api.names import ExitCode
 from tunewright_api.results import Outcome, StageResult
 from tunewright_trainer.errors import StageError
 
@@ -24,10 +23,3 @@ def write_termination_message(result: StageResult) -> None:
     except OSError:
         # Outside a pod /dev/termination-log cannot be created; the exit code still tells the truth.
         return
-
-
-def exit_code_of(result: StageResult, error: StageError | None) -> int:
-    """0 for a success, else the code of the error."""
-    if error is not None:
-        return int(error.code)
-    return int(ExitCode.OK if result.outcome is Outcome.SUCCEEDED else ExitCode.INTERNAL)
