@@ -21,6 +21,7 @@ from tunewright_operator.policies import deadline, ttl
 from tunewright_operator.policies.acceptance import Facts, Refusal, check_acceptance, version_exists
 from tunewright_operator.policies.course import Course, find_course
 from tunewright_operator.policies.failure import Failure
+from tunewright_operator.policies.pods import seconds_to_pods
 from tunewright_operator.reconcile.execute import execute
 from tunewright_operator.reconcile.lookup import find
 from tunewright_operator.reconcile.result import Children, Result
@@ -65,7 +66,9 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         step = plan_end(_owned(children), None, None, now)
     refusal_of_children = await execute(kube, step)
     status = record(status, course, report, starts=not spec.suspend, now=now)
-    seen = Situation(generation, spec, status, course, failure=course.failure)
+    seen = Situation(
+        generation, now, obj["metadata"]["namespace"], spec, status=status, course=course, failure=course.failure
+    )
     if refusal_of_children:
         seen = replace(
             seen, refused=refusal_of_children.message, refused_reason=refusal_of_children.reason or seen.refused_reason
@@ -177,6 +180,7 @@ def _next_look(
     course = seen.course
     if not course.complete and not spec.suspend:  # else there is nothing to be judged
         waits.append(deadline.seconds_left(spec.active_deadline_seconds, counted_from(status), now))
+    waits.append(seconds_to_pods(course.job, spec.num_nodes if course.stage is Stage.TRAIN else 1, now))
     if course.waits_for_result or course.repeat or (course.job and course.job.deleting):
         waits.append(_SOON_SECONDS)
     if status.stage is JobStage.TRAINING:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from tunewright_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, JobStage
 from tunewright_api.names import Stage
@@ -10,6 +11,7 @@ from tunewright_operator.observe.pod_problem import worst_problem
 from tunewright_operator.policies.course import Course
 from tunewright_operator.policies.failure import Failure
 from tunewright_operator.policies.loss import find_loss
+from tunewright_operator.policies.pods import seconds_to_pods
 
 _RUNNING = {
     Stage.PREPARE: (JobStage.PREPARING, "checking the dataset"),
@@ -24,6 +26,8 @@ class Situation:
     """All that the status is computed from; `status` is the one before."""
 
     generation: int
+    now: datetime
+    namespace: str
     spec: FineTuneJobSpec
     status: FineTuneJobStatus
     course: Course
@@ -119,11 +123,25 @@ def _blocked(seen: Situation) -> Standing | None:
     return Standing(stage, f"{job.stage.value}: {problem.message}", "Queued" if queued else problem.reason)
 
 
+def _podless(seen: Situation) -> Standing | None:
+    """The Job controller cannot create the pods; only the Job's Events say why."""
+    job = seen.course.job
+    left = seconds_to_pods(job, _wanted(seen), seen.now)
+    if job is None or left is None or left > 0:
+        return None
+    message = (
+        f"{job.stage.value}: {len(job.pods)} of {_count(_wanted(seen), 'pod')} created. A quota, a LimitRange or Pod "
+        f"Security may refuse them: `kubectl -n {seen.namespace} describe job {job.name}` says why"
+    )
+    stage = JobStage.QUEUED if job.stage is Stage.TRAIN else _RUNNING[job.stage][0]
+    return Standing(stage, message, "PodsNotCreated")
+
+
 def _starting(seen: Situation) -> Standing | None:
     """Not every pod of the stage runs yet."""
     course = seen.course
     assert course.stage is not None
-    wanted = seen.spec.num_nodes if course.stage is Stage.TRAIN else 1
+    wanted = _wanted(seen)
     running = _started(course.job)
     if running >= wanted:
         return None
@@ -156,9 +174,14 @@ _CHECKS: tuple[Callable[[Situation], Standing | None], ...] = (
     _leaving,
     _losing,
     _blocked,
+    _podless,
     _starting,
     _running,
 )
+
+
+def _wanted(seen: Situation) -> int:
+    return seen.spec.num_nodes if seen.course.stage is Stage.TRAIN else 1
 
 
 def _last_try(seen: Situation) -> str:

@@ -530,6 +530,26 @@ async def test_an_error_of_the_configuration_is_not_retried_even_when_its_pod_is
     assert cluster.job(Stage.TRAIN, 2) is None
 
 
+async def test_a_job_whose_pods_are_refused_says_where_to_look() -> None:
+    cluster, obj = Cluster(), job()
+    await advance(cluster, obj, Stage.TRAIN)
+    result = await settle(cluster, obj, NOW + timedelta(seconds=20))
+    assert conditions(obj)["Reconciling"] == ("True", "Queued")
+    assert result.requeue_after == pytest.approx(10)
+    await settle(cluster, obj, NOW + timedelta(seconds=30))
+    assert conditions(obj) == PREPARED | reconciling("PodsNotCreated")
+    assert obj["status"]["message"] == (
+        "train: 0 of 2 pods created. A quota, a LimitRange or Pod Security may refuse them: "
+        "`kubectl -n team describe job guide-train-1` says why"
+    )
+    cluster.play_pods(Stage.TRAIN, index=0)
+    await settle(cluster, obj, NOW + timedelta(seconds=40))
+    assert "train: 1 of 2 pods created" in obj["status"]["message"]
+    cluster.play_pods(Stage.TRAIN)
+    await settle(cluster, obj, NOW + timedelta(seconds=50))
+    assert conditions(obj) == PREPARED
+
+
 def dying(since: str) -> Object:
     """What the metadata of a pod says that somebody deleted."""
     return {"creationTimestamp": since, "deletionTimestamp": TIME}
