@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tunewright_api.names import LABEL_KIND, LABEL_NAME, LABEL_REVISION
+from tunewright_api.results import Outcome, StageResult, VerifyResult
 from tunewright_operator.config import OperatorConfig
 from tunewright_operator.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
 from tunewright_operator.reconcile.result import Children, Result
@@ -238,10 +239,15 @@ def selected(kube: FakeKube) -> str | None:
     return services[0]["spec"]["selector"][LABEL_REVISION] if services else None
 
 
-def finish_job(kube: FakeKube, kind: str, message: str = "") -> None:
-    """Play the job controller: every Job gets the condition `kind`."""
+def finish_job(kube: FakeKube, kind: str, message: str = "", *, digest: str | None = DIGEST) -> None:
+    """Play the job controller: every Job gets the condition `kind`, and if that is Complete a pod that found `digest`."""
     for job in kube.of("Job"):
-        job["status"] = {"conditions": [{"type": kind, "status": "True", "message": message}]}
+        ended = {"type": kind, "status": "True", "message": message, "lastTransitionTime": "2026-01-02T03:04:00Z"}
+        job["status"] = {"conditions": [ended]}
+        if kind == "Complete" and digest:
+            found = StageResult(outcome=Outcome.SUCCEEDED, verify=VerifyResult(digest=digest, size_bytes=10))
+            state = terminated(0, found.to_message(), "Completed")
+            kube.put(pod(f"{job['metadata']['name']}-x", job["metadata"]["labels"], state=state))
 
 
 def conditions(obj: Object) -> dict[str, tuple[str, str]]:

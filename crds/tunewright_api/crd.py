@@ -68,8 +68,8 @@ _HOST_NAME = [
     },
     {
         "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "message": "metadata.name: write lower-case letters, digits and '-' that start with a letter, such as guide-v1-0 "
-        "for guide.v1.0, since the name of a Service is made from it",
+        "message": "metadata.name: write lower-case letters, digits and '-' that start with a letter, such as "
+        "guide-v1-0 for guide.v1.0, since the name of a Service is made from it",
     },
 ]
 _AGE = Column("Age", ".metadata.creationTimestamp", "date")

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from tunewright_api.results import StageResult
 from tunewright_operator.observe.pod_problem import Problem, worst_problem
+from tunewright_operator.observe.times import parse_optional
 
 Manifest = dict[str, Any]
 
@@ -27,12 +30,15 @@ class Verification:
     job: JobState
     problem: Problem | None = None
     job_message: str = ""
+    digest: str | None = None  # what the files have, as a pod that succeeded found
+    ended: datetime | None = None  # when the Job succeeded
     refused: str = ""  # why the apiserver did not take the Job
     refused_reason: str = "VerificationRefused"
 
 
 def observe_verification(jobs: Iterable[Manifest], pods: Iterable[Manifest], *, claim_exists: bool) -> Verification:
     """Sort the raw children."""
+    pods = tuple(pods)
     present = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     problem = worst_problem(present)
     alive = [job for job in jobs if not job["metadata"].get("deletionTimestamp")]
@@ -42,9 +48,20 @@ def observe_verification(jobs: Iterable[Manifest], pods: Iterable[Manifest], *, 
         if condition["status"] != "True":
             continue
         if condition["type"] in ("Complete", "SuccessCriteriaMet"):
-            return Verification(claim_exists, JobState.COMPLETE)
+            ended = parse_optional(condition.get("lastTransitionTime"))
+            return Verification(claim_exists, JobState.COMPLETE, digest=_digest(pods), ended=ended)
         if condition["type"] in ("Failed", "FailureTarget"):
             if present and problem is None:
                 break  # Job and pods come by separate watches: the pod's result is on its way
             return Verification(claim_exists, JobState.FAILED, problem, condition.get("message") or "")
     return Verification(claim_exists, JobState.RUNNING, problem)
+
+
+def _digest(pods: Iterable[Manifest]) -> str | None:
+    """The digest in the result of a pod that succeeded."""
+    for status in (status for pod in pods for status in pod.get("status", {}).get("containerStatuses") or ()):
+        ended = status.get("state", {}).get("terminated") or {}
+        result = StageResult.from_message(ended.get("message") or "") if ended.get("exitCode") == 0 else None
+        if result and result.verify:
+            return result.verify.digest
+    return None

@@ -4,7 +4,7 @@ The decision itself is a person's: the operator reads `spec.approval` and has no
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -37,7 +37,9 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
     version = Version(metadata["namespace"], metadata["name"], metadata["generation"], spec, previous)
 
     seen = await _observe(kube, version, children)
-    refused = await execute(kube, plan_verification(config, obj, version, seen, children))
+    lost = result_is_lost(config, version, seen, now)
+    step = plan_repetition(children) if lost else plan_verification(config, obj, version, seen, children)
+    refused = await execute(kube, step)
     if refused:
         seen = replace(seen, refused=refused.message, refused_reason=refused.reason or seen.refused_reason)
     status = compute_status(version, seen, now)
@@ -48,7 +50,7 @@ def _requeue_after(
     config: OperatorConfig, seen: Verification, status: ModelVersionStatus, children: Children
 ) -> float | None:
     """Nothing wakes us when a claim appears or a quota is raised."""
-    if status.verified_digest and children.jobs:
+    if children.jobs and (status.verified_digest or (seen.job is JobState.COMPLETE and seen.digest is None)):
         return CLEANUP_SECONDS
     return config.recheck_interval if seen.refused or not seen.claim_exists else None
 
@@ -58,10 +60,22 @@ async def _observe(kube: Kube, version: Version, children: Children) -> Verifica
     return observe_verification(children.jobs, children.pods, claim_exists=claim)
 
 
+def result_is_lost(config: OperatorConfig, version: Version, seen: Verification, now: datetime) -> bool:
+    """Whether the Job succeeded and its pod went before anybody read what it found; separate watches show the two."""
+    if version.verified or seen.job is not JobState.COMPLETE or seen.digest is not None or seen.ended is None:
+        return False
+    return now - seen.ended > timedelta(seconds=config.result_grace)
+
+
+def plan_repetition(children: Children) -> Step:
+    """Away with a Job whose result cannot be read any more: the next reconcile verifies again."""
+    return plan((), (), prune=children.jobs)
+
+
 def plan_verification(
     config: OperatorConfig, obj: Manifest, version: Version, seen: Verification, children: Children
 ) -> Step:
-    """Configuration and Job while there is no verdict; neither once the verdict is in status.
+    """Configuration and Job while it is not verified; neither once that is in status.
 
     A Job is never applied again: its template is immutable, and a failed one stays as the record of its failure until
     somebody deletes it to verify again.
@@ -69,7 +83,7 @@ def plan_verification(
     existing = (*children.config_maps, *children.jobs)
     if version.verified:
         return plan((), existing, prune=existing)
-    if seen.job is not JobState.ABSENT or not seen.claim_exists:
-        return Step()
-    desired = (build_verify_config(obj, version.spec), build_verify_job(obj, version.spec, config))
+    desired = [build_verify_config(obj, version.spec)]
+    if seen.job is JobState.ABSENT and seen.claim_exists:
+        desired.append(build_verify_job(obj, version.spec, config))
     return plan(desired, existing)

@@ -46,10 +46,18 @@ class Verdict:
 
 
 def _verified_before(version: Version, seen: Verification) -> Verdict | None:
-    if not version.verified and seen.job is not JobState.COMPLETE:
+    if not version.verified and seen.digest != version.spec.artifact.digest:
         return None
     message = f"every file of {version.spec.artifact.uri} has the recorded SHA-256"
     return Verdict(TRUE, "DigestMatches", message, settled=True)
+
+
+def _other_digest(version: Version, seen: Verification) -> Verdict | None:
+    """The pod ended well, but what it found is not what the record says."""
+    if seen.digest is None:
+        return None
+    message = f"the files have {seen.digest}, and the record says {version.spec.artifact.digest}. {_again(version)}"
+    return Verdict(FALSE, "DigestMismatch", message, settled=True)
 
 
 def _mismatch(version: Version, seen: Verification) -> Verdict | None:
@@ -106,6 +114,7 @@ def _running(version: Version, _: Verification) -> Verdict:
 
 _CHECKS: tuple[Callable[[Version, Verification], Verdict | None], ...] = (
     _verified_before,
+    _other_digest,
     _mismatch,
     _failed,
     _failed_and_forgotten,
@@ -164,7 +173,7 @@ def compute_status(version: Version, seen: Verification, now: datetime) -> Model
         observed_generation=version.generation,
         conditions=list(declare(tuple(version.status.conditions), states, generation=version.generation, now=now)),
         message=_sentence(version, verdict),
-        verified_digest=version.spec.artifact.digest if verdict.verified is TRUE else None,
+        verified_digest=(seen.digest or version.status.verified_digest) if verdict.verified is TRUE else None,
     )
 
 

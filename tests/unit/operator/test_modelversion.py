@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from tests.kstatus import KStatus, kstatus
 from tests.restricted import violations
 from tests.serving import (
+    CONFIG,
     DIGEST,
+    NOW,
     FakeKube,
     check_golden,
     claim,
@@ -242,6 +245,45 @@ async def test_the_job_goes_once_its_result_is_in_status_and_never_comes_back() 
     assert kube.writes == []
 
 
+async def test_what_the_pod_found_is_compared_with_the_record() -> None:
+    kube, obj = FakeKube(), build_version()
+    kube.put(claim())
+    await start(kube, obj)
+    other = "sha256:" + "b" * 64
+    finish_job(kube, "Complete", digest=other)
+    await settle(reconcile, kube, obj)
+    assert conditions(obj) == MISMATCH | UNDECIDED
+    assert f"the files have {other}, and the record says {DIGEST}" in obj["status"]["message"]
+    assert "verifiedDigest" not in obj["status"]
+
+
+async def test_a_result_that_nobody_read_is_waited_for_and_then_found_again() -> None:
+    kube, obj = FakeKube(), build_version()
+    kube.put(claim())
+    await start(kube, obj)
+    finish_job(kube, "Complete", digest=None)
+    result = await settle(reconcile, kube, obj)
+    assert conditions(obj) == progressing("Verifying") | UNDECIDED
+    assert result.requeue_after == 1
+    late = NOW + timedelta(seconds=CONFIG.result_grace)
+    await turn(reconcile, kube, obj, late)
+    assert not kube.of("Job")
+    await turn(reconcile, kube, obj, late)
+    finish_job(kube, "Complete")
+    await settle(reconcile, kube, obj, late)
+    assert obj["status"]["verifiedDigest"] == DIGEST
+
+
+async def test_a_config_map_that_somebody_deleted_comes_back() -> None:
+    kube, obj = FakeKube(), build_version()
+    kube.put(claim())
+    await start(kube, obj)
+    kube.objects.pop(("ConfigMap", "guide-v1-verify"))
+    await settle(reconcile, kube, obj)
+    assert kube.of("ConfigMap")
+    assert [write for write in kube.writes if write[1] == "Job"] == [("create", "Job", "guide-v1-verify")]
+
+
 async def test_deleting_the_failed_job_verifies_again() -> None:
     kube, obj = FakeKube(), build_version()
     kube.put(claim())
@@ -316,7 +358,7 @@ async def test_any_order_of_events_ends_in_one_verified_state_without_further_wr
     finish_job(kube, "Complete")
     await settle(reconcile, kube, obj)
     assert conditions(obj) == VERIFIED | UNDECIDED
-    assert [key for key in kube.objects if key[0] != "PersistentVolumeClaim"] == []
+    assert [key for key in kube.objects if key[0] not in {"PersistentVolumeClaim", "Pod"}] == []
     kube.writes.clear()
     await settle(reconcile, kube, obj)
     assert kube.writes == []
