@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.support import REPO, Job
+from tunewright_api.artifact import MANIFEST, Manifest
 from tunewright_api.names import ExitCode
 
 OTHER_USER = 65532
@@ -34,6 +35,27 @@ def test_prepare_splits_and_digests(job: Callable[..., Job]) -> None:
     assert json.loads(before[0].splitlines()[0])["messages"][1]["role"] == "assistant"
     good.must("prepare")
     assert [file.read_bytes() for file in files] == before
+
+
+def test_an_artifact_of_another_job_is_refused_before_any_training(job: Callable[..., Job]) -> None:
+    taken = job()
+    taken.artifact.mkdir()
+    refused = taken.run("prepare")
+    assert refused.code == ExitCode.OUTPUT_NOT_WRITABLE, refused.describe()
+    assert "artifact already exists and is not an artifact of this job" in refused.message["message"]
+
+    def written_by(uid: str) -> str:
+        digest = "sha256:" + "d" * 64
+        made = Manifest(job_uid=uid, kind="Full", base_model="pvc://data/base", files=[], digest=digest)
+        return made.model_dump_json(by_alias=True)
+
+    (taken.artifact / MANIFEST).write_text(written_by("uid-2"))
+    refused = taken.run("prepare")
+    assert refused.code == ExitCode.OUTPUT_NOT_WRITABLE, refused.describe()
+    assert "written by the job with uid uid-2: choose a new output.version" in refused.message["message"]
+    assert not taken.work.exists()
+    (taken.artifact / MANIFEST).write_text(written_by(taken.config["job"]["uid"]))
+    taken.must("prepare")
 
 
 def test_prepare_and_verify_never_import_torch() -> None:

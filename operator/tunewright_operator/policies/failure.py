@@ -10,7 +10,7 @@ _REMEDIES = {
     "InvalidData": "correct the dataset",
     "InputNotReadable": "make the files readable for user or group 65532",
     "VolumeFull": "free or enlarge the claim of output.uri",
-    "OutputNotWritable": "make the claim of output.uri writable for user or group 65532",
+    "OutputNotWritable": "make the claim of output.uri writable for user or group 65532, or take a free output.version",
     "Diverged": "lower hyperparameters.learningRate",
 }
 _NEXT = "then commit a FineTuneJob with a new name"

@@ -24,6 +24,7 @@ from tunewright_trainer.errors import StageError, not_readable
 from tunewright_trainer.files import NameTakenError, create_directory, remove_tree
 from tunewright_trainer.imports import skip
 from tunewright_trainer.layout import Layout
+from tunewright_trainer.ownership import own_manifest
 
 _NOT_OURS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.gguf", "*.pt", "*.pth")
 _DESCRIPTION = ("*.json", "*.jinja", "*.txt", "*.model")
@@ -47,16 +48,7 @@ def run(config: TrainerConfig) -> ExportResult:
 
 def existing(config: TrainerConfig, artifact: Path) -> ExportResult:
     """The result for an artifact that is already there: ours, unchanged; anything else is an error."""
-    try:
-        manifest = Manifest.model_validate_json((artifact / MANIFEST).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        manifest = None
-    if manifest is None or manifest.job_uid != config.job.uid:
-        owner = f"written by the job with uid {manifest.job_uid}" if manifest else "not an artifact of this job"
-        raise StageError(
-            ExitCode.OUTPUT_NOT_WRITABLE,
-            f"{artifact} already exists and is {owner}: choose a new output.version in a FineTuneJob with a new name",
-        )
+    manifest = own_manifest(config, artifact)
     try:
         verify(artifact, manifest.digest)
     except ArtifactError as error:

@@ -16,6 +16,7 @@ from tunewright_trainer.data.tokens import ChatEncoder, Encoded, load_encoder
 from tunewright_trainer.errors import StageError, not_readable
 from tunewright_trainer.files import replace_directory
 from tunewright_trainer.layout import Layout
+from tunewright_trainer.ownership import own_manifest
 
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
 
@@ -24,9 +25,12 @@ def run(config: TrainerConfig) -> PrepareResult:
     """Read and check everything that the later stages need, and write the split.
 
     Raises:
-        StageError: INVALID_DATA, INPUT_NOT_READABLE or INVALID_CONFIG, naming file, line and remedy.
+        StageError: INVALID_DATA, INPUT_NOT_READABLE or INVALID_CONFIG, naming file, line and remedy;
+            OUTPUT_NOT_WRITABLE when export would find the name of the artifact taken.
     """
     layout = Layout(config)
+    if layout.artifact.exists():
+        own_manifest(config, layout.artifact)
     source = Path(config.dataset.path)
     records = read_records(source, config.dataset.format)
     if len(records) < 2:
