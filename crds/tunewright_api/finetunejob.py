@@ -310,8 +310,10 @@ class Output(Model):
     """Where the artifact goes and under which name it is registered."""
 
     uri: PvcUri = Field(
-        description="Directory that receives MODELNAME/VERSION (and .work while the job runs): pvc://CLAIM/PATH. With "
-        "more than one node the claim must be ReadWriteMany."
+        description="Directory that receives MODELNAME/VERSION: pvc://CLAIM/PATH. With more than one node the claim "
+        "must be ReadWriteMany. Its .work/UID (UID is the job's metadata.uid) holds checkpoints, the prepared data and "
+        "a downloaded model. Export removes .work/UID; a job that fails, or is deleted before its export, leaves it: "
+        "remove it in any pod that mounts the claim, once no pod of the job runs."
     )
     model_name: ShortName = Field(description="Name of the model, shared by all its versions.")
     version: VersionName = Field(description="Version of the model; the ModelVersion is called MODELNAME-VERSION.")
