@@ -240,7 +240,7 @@ def selected(kube: FakeKube) -> str | None:
 
 
 def finish_job(kube: FakeKube, kind: str, message: str = "", *, digest: str | None = DIGEST) -> None:
-    """Play the job controller: every Job gets the condition `kind`, and if that is Complete a pod that found `digest`."""
+    """Play the job controller: every Job gets the condition `kind`, and with Complete a pod that found `digest`."""
     for job in kube.of("Job"):
         ended = {"type": kind, "status": "True", "message": message, "lastTransitionTime": "2026-01-02T03:04:00Z"}
         job["status"] = {"conditions": [ended]}

@@ -22,7 +22,8 @@ VERBS: dict[tuple[str, str], frozenset[str]] = {
     ("", "configmaps"): frozenset({"list", "watch", "create", "patch", "delete"}),
     ("networking.k8s.io", "networkpolicies"): frozenset({"list", "watch", "create", "patch", "delete"}),
     ("", "pods"): frozenset({"list", "watch"}),
-    # Whether what a job refers to is there.
+    # Whether what a job refers to is there: said before anything is queued, and not by a container that cannot start
+    # once a node was found. A Secret is looked at for its key HF_TOKEN; metadata alone would not show it.
     ("", "persistentvolumeclaims"): frozenset({"get"}),
     ("", "secrets"): frozenset({"get"}),
     ("", "events"): frozenset({"create"}),

@@ -86,6 +86,18 @@ def test_the_role_is_the_operators_own_list() -> None:
     assert granted == VERBS
 
 
+def test_the_operator_may_do_nothing_outside_the_namespaces_that_it_watches() -> None:
+    def grants(*sets: str) -> list[tuple[str, str | None, str]]:
+        bindings = of_kind(rendered(*sets), "ClusterRoleBinding", "RoleBinding")
+        return [(one["kind"], one["metadata"].get("namespace"), one["roleRef"]["name"]) for one in bindings]
+
+    assert grants() == [("ClusterRoleBinding", None, "tunewright-operator")]
+    assert sorted(grants("operator.watchNamespaces={a,b}")) == [
+        ("RoleBinding", "a", "tunewright-operator"),
+        ("RoleBinding", "b", "tunewright-operator"),
+    ]
+
+
 def test_only_the_approvers_role_can_approve() -> None:
     holders = [
         role["metadata"]["name"]
