@@ -17,7 +17,6 @@ INDEXES = {
     "configmaps": "config_maps",
     "networkpolicies": "network_policies",
     "deployments": "deployments",
-    "modelversions": "model_versions",
 }
 
 
@@ -31,17 +30,14 @@ def owner_key(body: Mapping[str, Any]) -> Key | None:
 def collect_children(uid: str, key: Key, indexes: Mapping[str, Mapping[Key, Iterable[Manifest]]]) -> Children:
     """Children of the object with this uid.
 
-    Labels find them, owner references decide: the children of a deleted object of the same name are somebody else's.
-    ModelVersions have no owner, because they outlive their job.
-    """
+    Labels find them, owner references decide: the children of a deleted object of the same name are somebody else's."""
     found = {index: tuple(indexes[index].get(key, ())) for index in INDEXES}
     mine = {
         index: tuple(child for child in children if uid in _owner_uids(child))
         for index, children in found.items()
-        if index not in {"pods", "modelversions"}
+        if index != "pods"
     }
     mine["pods"] = _pods_of(found["pods"], uid, mine["jobs"], mine["deployments"])
-    mine["modelversions"] = found["modelversions"]
     orphans = tuple(
         pod for pod in found["pods"] if pod not in mine["pods"] and LABEL_STAGE in (pod["metadata"].get("labels") or {})
     )

@@ -81,19 +81,19 @@ class Loop:
         if result.status != old:
             await self.kube.patch_status(obj, result.status)
             self.metrics.status_writes.labels(self.key[0]).inc()
-            self._tell(old, result)
+            self._tell(old, result.status)
         self._status = result.status
         self.metrics.set_state(self.key, summarize_state(result.status))
         return result
 
-    def _tell(self, old: Manifest, result: Result) -> None:
+    def _tell(self, old: Manifest, new: Manifest) -> None:
         """Events and figures about a status that is now written."""
-        for event in dict.fromkeys((*result.events, *compute_events(old, result.status))):
+        for event in dict.fromkeys(compute_events(old, new)):
             self.post(event)
-        self.metrics.observe_stages(finished_stages(old, result.status))
-        for cause in new_restarts(old, result.status):
+        self.metrics.observe_stages(finished_stages(old, new))
+        for cause in new_restarts(old, new):
             self.metrics.restarts.labels(cause).inc()
-        logger.info(result.status.get("message") or "status written")
+        logger.info(new.get("message") or "status written")
 
     def _failed(self, error: Exception) -> float:
         """Log and count; returns the back-off in seconds."""

@@ -68,7 +68,6 @@ def build_registry(kube: Kube, config: OperatorConfig, metrics: Metrics) -> kopf
         kopf.on.event(*resource, id=f"wake-{kind.plural}", registry=registry)(functools.partial(_wake_itself, wakeups))
         kopf.daemon(*resource, id=kind.plural, registry=registry, cancellation_timeout=10)(handler)
     versions = (GROUP, VERSION, "modelversions")
-    kopf.index(*versions, id="modelversions", registry=registry)(_index_by_owner)
     kopf.on.event(*versions, id="wake-owners", registry=registry)(functools.partial(_wake_owner, wakeups))
     kopf.on.event(*versions, id="wake-services-of-version", registry=registry)(
         functools.partial(_wake_services, wakeups)

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from tunewright_api.names import API_VERSION, LABEL_KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY
+from tunewright_api.finetunejob import Scheduling
+from tunewright_api.names import API_VERSION, LABEL_KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY, ExitCode
 from tunewright_api.uris import claim_mount
 
 Manifest = dict[str, Any]
@@ -61,6 +62,19 @@ def restricted_container_security() -> Manifest:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+def pod_failure_policy(container: str, *, ignore_disruption: bool = True) -> Manifest:
+    """What another pod would meet as well ends the Job; a drained node is no failure of a Job that stands alone."""
+    final = sorted(code.value for code in ExitCode if code is not ExitCode.OK and not code.retriable)
+    fail = {"action": "FailJob", "onExitCodes": {"containerName": container, "operator": "In", "values": final}}
+    ignore = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    return {"rules": [fail, ignore] if ignore_disruption else [fail]}
+
+
+def placement(scheduling: Scheduling | None) -> Manifest:
+    """The fields of a pod's spec that say where it may run."""
+    return scheduling.to_dict() if scheduling else {}
 
 
 def claim_volumes(

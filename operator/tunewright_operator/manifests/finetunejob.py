@@ -10,7 +10,6 @@ from tunewright_api.names import (
     LABEL_KIND,
     LABEL_NAME,
     LABEL_STAGE,
-    ExitCode,
     Stage,
 )
 from tunewright_api.uris import is_pvc
@@ -18,6 +17,8 @@ from tunewright_operator.config import OperatorConfig
 from tunewright_operator.manifests.common import (
     child_metadata,
     claim_volumes,
+    placement,
+    pod_failure_policy,
     restricted_container_security,
     restricted_pod_security,
     scratch_volumes,
@@ -54,7 +55,8 @@ def build_stage_job(
             "suspend": False,
             "backoffLimit": 0 if training else RETRIES,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": _pod_failure_policy(training),
+            # A training pod that is replaced alone finds no peers: the gang ends with it.
+            "podFailurePolicy": pod_failure_policy(CONTAINER, ignore_disruption=not training),
             **(_gang(spec) if training else {}),
             "template": {
                 "metadata": {"labels": labels},
@@ -66,15 +68,6 @@ def build_stage_job(
 
 def _gang(spec: FineTuneJobSpec) -> Manifest:
     return {"completionMode": "Indexed", "completions": spec.num_nodes, "parallelism": spec.num_nodes}
-
-
-def _pod_failure_policy(training: bool) -> Manifest:
-    final = sorted(code.value for code in ExitCode if code is not ExitCode.OK and not code.retriable)
-    fail = {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": final}}
-    # A drained node is no failure of a stage on one pod. A training pod that is replaced alone finds no peers:
-    # the gang ends with it.
-    ignore = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    return {"rules": [fail] if training else [fail, ignore]}
 
 
 def _pod(owner: Manifest, spec: FineTuneJobSpec, stage: Stage, attempt: int, config: OperatorConfig) -> Manifest:
@@ -89,7 +82,7 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, stage: Stage, attempt: int, con
         "terminationGracePeriodSeconds": CHECKPOINT_SECONDS if training else 30,
         "securityContext": restricted_pod_security(),
         **({"subdomain": network_name(owner)} if training else {}),
-        **_scheduling(spec),
+        **placement(spec.scheduling),
         **(_spread(owner, spec) if training and spec.num_nodes > 1 else {}),
         "containers": [
             {
@@ -126,12 +119,6 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, stage: Stage, attempt: 
     if stage is Stage.TRAIN:
         env.append({"name": ENV_RENDEZVOUS_ADDRESS, "value": rank_zero_host(owner, attempt, spec.num_nodes)})
     return env
-
-
-def _scheduling(spec: FineTuneJobSpec) -> Manifest:
-    if spec.scheduling is None:
-        return {}
-    return spec.scheduling.to_dict()
 
 
 def _spread(owner: Manifest, spec: FineTuneJobSpec) -> Manifest:

@@ -25,6 +25,7 @@ from tunewright_operator.manifests.common import (
     child_metadata,
     claim_volumes,
     owner_labels,
+    placement,
     restricted_container_security,
     restricted_pod_security,
     scratch_volumes,
@@ -158,7 +159,7 @@ def _pod(
         "enableServiceLinks": False,
         "securityContext": restricted_pod_security(),
         "terminationGracePeriodSeconds": PRE_STOP_SECONDS + config.drain_seconds + _EXIT_SECONDS,
-        **_placement(spec),
+        **placement(spec.scheduling),
         "containers": [_container(spec, mounts, images)],
         "volumes": [*volumes, *scratch, {"name": "config", "configMap": {"name": config_map}}],
     }
@@ -205,7 +206,3 @@ def _probe(path: str, *, every: int, failures: int) -> Manifest:
         "timeoutSeconds": 5,
         "failureThreshold": failures,
     }
-
-
-def _placement(spec: InferenceServiceSpec) -> Manifest:
-    return spec.scheduling.to_dict() if spec.scheduling else {}

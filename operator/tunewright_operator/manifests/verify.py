@@ -4,13 +4,14 @@ import json
 from typing import Any
 
 from tunewright_api.modelversion import ModelVersionSpec
-from tunewright_api.names import CONFIG_DIR, CONFIG_FILE, LABEL_STAGE, ExitCode, Stage
+from tunewright_api.names import CONFIG_DIR, CONFIG_FILE, LABEL_STAGE, Stage
 from tunewright_api.trainer_config import VerifyConfig
 from tunewright_api.uris import parse_pvc
 from tunewright_operator.manifests.common import (
     child_metadata,
     claim_volumes,
     owner_labels,
+    pod_failure_policy,
     restricted_container_security,
     restricted_pod_security,
     scratch_volumes,
@@ -49,26 +50,12 @@ def build_verify_job(owner: Manifest, spec: ModelVersionSpec, images: Images) ->
         "metadata": child_metadata(owner, name, _STAGE),
         "spec": {
             "backoffLimit": 2,
-            "podFailurePolicy": _pod_failure_policy(),
+            "podFailurePolicy": pod_failure_policy(CONTAINER),
             "template": {
                 "metadata": {"labels": owner_labels(owner) | _STAGE},
                 "spec": _pod(name, spec, images),
             },
         },
-    }
-
-
-def _pod_failure_policy() -> Manifest:
-    final = sorted(code.value for code in ExitCode if code is not ExitCode.OK and not code.retriable)
-    return {
-        "rules": [
-            {
-                "action": "FailJob",
-                "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": final},
-            },
-            # An eviction or a drained node says nothing about the artifact.
-            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        ]
     }
 
 

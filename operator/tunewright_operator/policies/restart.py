@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from tunewright_api.finetunejob import Restart, RestartPolicy
-from tunewright_operator.observe.times import parse_optional
+from tunewright_operator.observe.times import format_time, parse_optional
 from tunewright_operator.policies.failure import Failure, describe_failure
 from tunewright_operator.policies.loss import Loss
 
@@ -15,7 +15,7 @@ def remember(restarts: Sequence[Restart], attempt: int, loss: Loss, now: datetim
     old = next((r for r in restarts if r.attempt == attempt), None)
     if old and (loss.pod is None or (old.exit_code is not None and loss.exit_code is None)):
         return _in_order(*others, old)
-    ended = old.time if old and loss.ended is None else _format(loss.ended or now)
+    ended = old.time if old and loss.ended is None else format_time(loss.ended or now)
     new = Restart(
         attempt=attempt,
         time=ended,
@@ -61,7 +61,3 @@ def restart_refusal(policy: RestartPolicy, attempt: int, loss: Loss) -> Failure 
 
 def _in_order(*restarts: Restart) -> tuple[Restart, ...]:
     return tuple(sorted(restarts, key=lambda restart: restart.attempt))
-
-
-def _format(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,6 +1,6 @@
 """What every reconcile function takes and returns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Manifest = dict[str, Any]
@@ -20,7 +20,6 @@ class Children:
     config_maps: tuple[Manifest, ...] = ()
     network_policies: tuple[Manifest, ...] = ()
     deployments: tuple[Manifest, ...] = ()
-    model_versions: tuple[Manifest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,5 +36,4 @@ class Result:
     """Outcome of one reconcile. `requeue_after` in seconds; None waits for the next wake-up."""
 
     status: Manifest
-    events: tuple[Event, ...] = field(default=())
     requeue_after: float | None = None

@@ -4,25 +4,16 @@
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from tunewright_api.conditions import Condition, ConditionStatus
 from tunewright_api.names import ConditionType
+from tunewright_operator.observe.times import format_time
 
 Conditions = tuple[Condition, ...]
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 _ONLY_WHILE_TRUE = {ConditionType.RECONCILING, ConditionType.STALLED}
-
-
-def format_time(moment: datetime) -> str:
-    """RFC 3339 with whole seconds, as Kubernetes writes times."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def parse_time(text: str) -> datetime:
-    """The inverse of `format_time`; also reads fractions of a second."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def find(conditions: Iterable[Condition], kind: ConditionType) -> Condition | None:

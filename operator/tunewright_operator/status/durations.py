@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tunewright_operator.status.conditions import parse_time
+from tunewright_operator.observe.times import parse_time
 
 
 def finished_stages(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:

@@ -8,9 +8,10 @@ from tunewright_api.base import LocalObjectRef
 from tunewright_api.finetunejob import DatasetStatus, FineTuneJobStatus, JobStage, StageTime
 from tunewright_api.names import ConditionType, Stage
 from tunewright_api.results import MetricPair, Progress
+from tunewright_operator.observe.times import format_time, parse_time
 from tunewright_operator.policies.acceptance import Refusal
 from tunewright_operator.policies.course import Course, StageEnd
-from tunewright_operator.status.conditions import FALSE, TRUE, find, format_time, is_true, parse_time
+from tunewright_operator.status.conditions import FALSE, TRUE, find, is_true
 from tunewright_operator.status.declare import State, declare
 from tunewright_operator.status.progress import compute_progress, finish_progress, newest_checkpoint
 from tunewright_operator.status.standing import Situation, Standing, find_standing

@@ -26,7 +26,7 @@ def child(kind: str, name: str, owner: str, owner_kind: str = "FineTuneJob") -> 
 
 def indexes(**found: list[Object]) -> dict[str, dict[tuple[str, str, str], list[Object]]]:
     """All indexes, these filled."""
-    names = ("jobs", "pods", "services", "configmaps", "networkpolicies", "deployments", "modelversions")
+    names = ("jobs", "pods", "services", "configmaps", "networkpolicies", "deployments")
     return {name: {KEY: found[name]} if name in found else {} for name in names}
 
 
@@ -61,9 +61,3 @@ def test_pods_of_a_deployment_are_found_through_the_name_of_their_replica_set() 
     stranger = child("Pod", "b", "other", "ReplicaSet")
     children = collect_children("new", KEY, indexes(deployments=[deployment], pods=[pod, stranger]))
     assert children.pods == (pod,)
-
-
-def test_a_version_has_no_owner_and_is_found_by_its_labels() -> None:
-    version = child("ModelVersion", "guide-v1", "none")
-    del version["metadata"]["ownerReferences"]
-    assert collect_children("new", KEY, indexes(modelversions=[version])).model_versions == (version,)
