@@ -136,7 +136,7 @@ def test_two_training_pods_fit_the_two_cores_they_are_made_for(job: Any) -> None
 
 def test_the_claim_can_be_written_by_both_pods_in_a_restricted_namespace() -> None:
     namespace, claim = _load("01-storage.yaml")
-    assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     assert "storageClassName" not in claim["spec"]
 
