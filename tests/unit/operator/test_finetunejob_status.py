@@ -623,6 +623,26 @@ async def test_pods_of_a_deleted_job_of_the_same_name_are_waited_out_and_are_no_
     assert obj["status"]["restarts"] == []
 
 
+async def test_a_job_that_is_created_anew_does_not_live_on_the_jobs_of_the_deleted_one() -> None:
+    cluster, obj = Cluster(), job()
+    await advance(cluster, obj, Stage.TRAIN)
+    obj = job()
+    obj["metadata"]["uid"] = "uid-of-the-next"
+    left = {key: one for key, one in cluster.objects.items() if key[1] == "guide-prepare" or key[0].endswith("Claim")}
+    cluster.objects = dict(left)
+    result = await settle(cluster, obj)
+    assert conditions(obj) == ACCEPTED | reconciling("NameTaken")
+    assert "Job guide-prepare is left from a deleted FineTuneJob of the same name" in obj["status"]["message"]
+    assert result.requeue_after == CONFIG.recheck_interval
+    assert cluster.job(Stage.PREPARE) == left["Job", "guide-prepare"]
+    del cluster.objects["Job", "guide-prepare"]
+    await settle(cluster, obj)
+    prepare = cluster.job(Stage.PREPARE)
+    assert prepare
+    assert prepare["metadata"]["ownerReferences"][0]["uid"] == "uid-of-the-next"
+    assert "DatasetReady" not in conditions(obj)
+
+
 async def test_progress_is_shown_and_a_failing_look_keeps_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Progress | None] = [
         Progress(step=12, total_steps=50, epoch=0.5, eta_seconds=65, tokens_per_second=850, loss=1.234),
