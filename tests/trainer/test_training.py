@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import urllib.request
 from collections.abc import Callable
@@ -116,6 +117,30 @@ def test_a_killed_pod_and_a_preempted_pod_cost_nothing_but_time(
     assert sorted(curve) == list(one_process)
     assert worst_difference(curve, one_process) < 1e-3
     assert len([path for path in checkpoints.iterdir() if path.name.startswith("step-")]) <= 2
+
+
+def test_all_ranks_resume_from_the_checkpoint_of_rank_0(tmp_path: Path, tiny_model: Path) -> None:
+    job = pods(
+        tmp_path / "job",
+        tiny_model,
+        nodes=2,
+        processes=1,
+        distributed={"deepspeed": {"zeroStage": 2}},
+        checkpoint={"everySteps": 2},
+        hyperparameters={"maxSteps": 3},
+    )
+    assert [pod.code for pod in job.train()] == [0, 0]
+    shutil.rmtree(job.work / "trained")
+    elsewhere = Job(tmp_path / "elsewhere", json.loads(json.dumps(job.config)))
+    elsewhere.config["directories"]["work"] = str(elsewhere.work)
+    shutil.copytree(job.work / "dataset", elsewhere.work / "dataset")
+    env = {"TUNEWRIGHT_CHECKPOINT_TIMEOUT": "1"}
+    started = [job.start("train", 0, env=env), elsewhere.start("train", 1, env=env)]
+    finished = [pod.finish(timeout=120) for pod in started]
+    assert [pod.code for pod in finished] == [ExitCode.PEER_LOST, ExitCode.INPUT_NOT_READABLE], "\n".join(
+        pod.describe() for pod in finished
+    )
+    assert f"cannot read {elsewhere.work / 'checkpoints' / 'step-2'}: " in finished[1].message["message"]
 
 
 def test_progress_and_metrics_are_served_while_training(job: Callable[..., Job]) -> None:

@@ -1,8 +1,11 @@
 """Training state on disk: `checkpoints/step-N`, complete or absent."""
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+from tunewright_trainer.errors import not_readable
 from tunewright_trainer.files import make_readable, remove_tree, sync_tree
 
 _NAME = re.compile(r"^step-(\d+)$")
@@ -22,10 +25,32 @@ def path_of(root: Path, step: int) -> Path:
     return root / f"step-{step}"
 
 
-def newest(root: Path) -> Path | None:
-    """Directory of the newest complete checkpoint."""
-    steps = complete_steps(root)
-    return path_of(root, steps[-1]) if steps else None
+def newest(root: Path) -> int | None:
+    """Step of the newest complete checkpoint."""
+    return max(complete_steps(root), default=None)
+
+
+def wait_for(
+    root: Path,
+    step: int,
+    timeout: float,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Wait until this pod sees the checkpoint of `step`: a network volume shows another node's files late.
+
+    Raises:
+        StageError: INPUT_NOT_READABLE after `timeout` seconds.
+    """
+    end = clock() + timeout
+    while step not in complete_steps(root):
+        if clock() >= end:
+            raise not_readable(
+                path_of(root, step),
+                f"the pod with rank 0 resumes from it, but this pod did not see it within {timeout:.0f} s, so the two "
+                "do not share the volume",
+            )
+        sleep(0.5)
 
 
 def commit(root: Path, written: Path, step: int, keep_last: int) -> None:

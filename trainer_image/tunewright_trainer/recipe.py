@@ -36,6 +36,10 @@ COLLECTIVE_TIMEOUT = 600
 """Seconds after which a collective without an answer counts as a lost peer (a node that vanished without closing
 its connections). A process that dies is noticed at once by gloo."""
 
+CHECKPOINT_TIMEOUT_ENV = "TUNEWRIGHT_CHECKPOINT_TIMEOUT"
+CHECKPOINT_TIMEOUT = 120
+"""Seconds after which a checkpoint that rank 0 sees must be visible on every node (NFS caches a directory for 60)."""
+
 
 class OrderedRecords:
     """The records in the order of the whole run, repetitions included."""
@@ -89,7 +93,7 @@ class Recipe:
         )
         if self.rank == 0:
             checkpoint.clean(self.layout.checkpoints)
-        self.resume_from = checkpoint.newest(self.layout.checkpoints)
+        self.resume_step = self._agree_on_checkpoint(arguments.device)
         self.reporter = Reporter(self)
         self.trainer = CheckpointingTrainer(
             self.layout.checkpoints,
@@ -111,7 +115,8 @@ class Recipe:
             StageError: PREEMPTED after a stop was asked for, DIVERGED for a loss that is no number.
         """
         started = time.monotonic()
-        self.trainer.train(resume_from_checkpoint=str(self.resume_from) if self.resume_from else None)
+        resume = None if self.resume_step is None else checkpoint.path_of(self.layout.checkpoints, self.resume_step)
+        self.trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         if self.reporter.stopped:
             step = self.trainer.state.global_step
             raise PreemptedError(f"stopped after a checkpoint at step {step} of {self.plan.total_steps}")
@@ -123,6 +128,38 @@ class Recipe:
         )
         save_trained(self.trainer, self.config, self.layout, result)
         return result
+
+    def _agree_on_checkpoint(self, device: torch.device) -> int | None:
+        """The step that rank 0 resumes from, seen by all ranks.
+
+        Raises:
+            StageError: INPUT_NOT_READABLE when this rank does not see it in time, PEER_LOST when another one does not.
+        """
+        root = self.layout.checkpoints
+        step = checkpoint.newest(root) if self.rank == 0 else None
+        if not dist.is_initialized():
+            return step
+        chosen = torch.tensor([-1 if step is None else step], device=device)
+        dist.broadcast(chosen, src=0)
+        step = int(chosen.item())
+        if step < 0:
+            return None
+        unseen: StageError | None = None
+        try:
+            checkpoint.wait_for(root, step, float(os.environ.get(CHECKPOINT_TIMEOUT_ENV, CHECKPOINT_TIMEOUT)))
+        except StageError as error:
+            unseen = error
+        votes = torch.tensor([int(unseen is not None)], device=device)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        if unseen:
+            raise unseen
+        if votes.item():
+            raise StageError(
+                ExitCode.PEER_LOST,
+                f"another process of this run does not see {checkpoint.path_of(root, step)}: look at the pod that "
+                f"ended with {ExitCode.INPUT_NOT_READABLE.reason}",
+            )
+        return step
 
     def cleanup(self) -> None:
         """Wait for each other, so that rank 0's store outlives the last collective."""
@@ -145,7 +182,7 @@ class Recipe:
             precision=h.precision.value,
             trainableParameters=sum(_size(p) for p in model.parameters() if p.requires_grad),
             parameters=sum(_size(p) for p in model.parameters()),
-            resumeFrom=self.resume_from.name if self.resume_from else None,
+            resumeFrom=self.resume_step,
         )
         if self.device == "cpu" and h.precision.value == "BF16":
             log.info("BF16 is slower than FP32 on CPUs without matrix instructions (AMX): consider precision: FP32")
@@ -190,8 +227,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.pace = Pace(recipe.plan.total_steps)
         self.stopped = False
         self.loss: float | None = None
-        steps = checkpoint.complete_steps(recipe.layout.checkpoints)
-        self.checkpoint_step: int | None = steps[-1] if steps else None
+        self.checkpoint_step: int | None = recipe.resume_step
         self._since = 0.0
         self._publish(
             Progress(
