@@ -231,6 +231,12 @@ def test_a_changed_file_is_named(team: Team) -> None:
     assert job["status"]["failed"] == 1, "a wrong digest is not tried again"
 
 
+def verification(team: Team) -> str:
+    """What is left of the verifications of this namespace."""
+    labels = f"{LABEL_KIND}=ModelVersion"
+    return team.plane.kubectl("get", "jobs,configmaps", "-n", team.name, "-l", labels, "-o", "name")
+
+
 def test_a_service_waits_for_approval_and_answers(team: Team) -> None:
     name = team.register("v1")
     team.serve("guide-v1")
@@ -241,6 +247,7 @@ def test_a_service_waits_for_approval_and_answers(team: Team) -> None:
     team.expect(team.service, Ready="False/NotVerified")
     team.verify(name, VERIFIED)
     team.expect(team.service, Ready="False/Unschedulable")
+    wait_for("the verification removed", lambda: verification(team) == "", 30)
     team.run_server(name, RUNNING, ready=False)
     team.expect(team.service, Ready="False/Loading", Reconciling="True/Loading")
     team.run_server(name, RUNNING, ready=True)
