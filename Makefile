@@ -52,7 +52,7 @@ test-unit: setup ## Pure code: no cluster, no model.
 
 .PHONY: test-integration
 test-integration: setup tools ## The operator and the chart against a real apiserver.
-	$(BIN)/pytest tests/integration tests/chart -m "not node"
+	$(BIN)/pytest tests/integration tests/chart -m "not node" --numprocesses 2 --dist loadfile
 
 .PHONY: test-images
 test-images: setup model ## Trainer and server: the real code on a real small model.
