@@ -40,4 +40,5 @@ def platform(cluster: LocalCluster) -> Iterator[Platform]:
     quickstart.install(kubectl, images)
     quickstart.upload(kubectl, images["trainer"], quickstart.inputs())
     yield Platform(kubectl, cluster.plane, images)
-    quickstart.leftovers(kubectl)
+    if cluster.is_up():  # a test of the cluster itself may have taken it down
+        quickstart.leftovers(kubectl)

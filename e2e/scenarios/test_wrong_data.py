@@ -22,7 +22,7 @@ GOOD = json.dumps({"instruction": "Which kind trains?", "output": "A FineTuneJob
 WRONG: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "bad-json": ("\n".join([GOOD] * 6 + ['{"instruction": '] + [GOOD] * 3), "InvalidData", ("line 7", "JSON")),
     "no-answer": ("\n".join([GOOD] * 2 + ['{"instruction": "Why?"}']), "InvalidData", ("line 3", "output")),
-    "nothing": ("", "InvalidData", ("empty",)),
+    "nothing": ("", "InvalidData", ("has no records",)),
     "secret": (GOOD, "InputNotReadable", ("permission", "secret.jsonl")),
 }
 
