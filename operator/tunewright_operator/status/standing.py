@@ -193,10 +193,14 @@ def _last_try(seen: Situation) -> str:
 
 
 def _started(job: JobView | None) -> int:
-    indexes = (
-        {pod.index for pod in job.pods if (pod.running and not pod.deleted) or pod.phase == "Succeeded"} if job else ()
-    )
-    return len(indexes)
+    """Pods whose container runs or has ended; the phase of one that has ended follows a moment later."""
+    pods = job.pods if job else ()
+    started = {
+        pod.index
+        for pod in pods
+        if pod.phase == "Succeeded" or (not pod.deleted and (pod.running or pod.exit_code is not None))
+    }
+    return len(started)
 
 
 def _count(number: int, noun: str) -> str:

@@ -116,6 +116,12 @@ async def one_of_two_started(cluster: Cluster, obj: Object) -> None:
     cluster.play_pods(Stage.TRAIN, index=0)
 
 
+async def containers_have_ended(cluster: Cluster, obj: Object) -> None:
+    await advance(cluster, obj, Stage.TRAIN)
+    ended = {"terminated": {"exitCode": 0, "finishedAt": TIME}}
+    cluster.play_pods(Stage.TRAIN, phase="Running", state=ended)
+
+
 async def training(cluster: Cluster, obj: Object) -> None:
     await advance(cluster, obj, Stage.TRAIN)
     cluster.play_pods(Stage.TRAIN)
@@ -283,6 +289,14 @@ CASES = [
         "1 of 2 pods started",
     ),
     Case("training", training, "Training", PREPARED, KStatus.CURRENT, "training"),
+    Case(
+        "the containers have ended and the kubelet has not said so of the pods",
+        containers_have_ended,
+        "Training",
+        PREPARED,
+        KStatus.CURRENT,
+        "training",
+    ),
     Case(
         "a pod is lost",
         losing,
