@@ -193,12 +193,12 @@ def _last_try(seen: Situation) -> str:
 
 
 def _started(job: JobView | None) -> int:
-    """Pods whose container runs or has ended; the phase of one that has ended follows a moment later."""
+    """Pods whose container runs or has ended well; the phase of one that has ended follows a moment later."""
     pods = job.pods if job else ()
     started = {
         pod.index
         for pod in pods
-        if pod.phase == "Succeeded" or (not pod.deleted and (pod.running or pod.exit_code is not None))
+        if pod.phase == "Succeeded" or (not pod.deleted and (pod.running or pod.exit_code == 0))
     }
     return len(started)
 
