@@ -39,6 +39,14 @@ def start_ticks(pid: int) -> int | None:
     return None if state in "ZX" else int(rest[18])
 
 
+def program(pid: int) -> str:
+    """The kernel's name of the program that a process runs; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def die_with_parent(argv: tuple[str, ...]) -> tuple[str, ...]:
     """The command line with the kernel told to kill it when its parent dies, however that happens."""
     setpriv = shutil.which("setpriv")
@@ -96,6 +104,9 @@ class Supervisor:
                 start_new_session=True,
                 cwd=self.directory,
             )
+        if not self._detached:
+            # Until setpriv has become the service, a killed parent would leave it behind.
+            wait_for(f"{service.name} bound to its parent", lambda: program(child.pid) != "setpriv", 10, interval=0.002)
         self._children[service.name] = child
         record = {"pid": child.pid, "ticks": start_ticks(child.pid), "argv": service.argv}
         self._record(service.name).write_text(json.dumps(record))
