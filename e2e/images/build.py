@@ -10,9 +10,10 @@ from pathlib import Path
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.images import ctr_command
 from e2e.cluster.packages import ensure_packages
+from e2e.cluster.paths import cache_root
 from e2e.images.builder import NEEDED, Builder
 from e2e.images.cleanup import remove_unused
-from e2e.images.common import REPO, ImageBuildError, cache_root, say, step
+from e2e.images.common import REPO, ImageBuildError, say, step
 from e2e.images.oci import Image, store_image, write_archive
 from e2e.images.plan import Layer
 from e2e.images.refs import DOCKERFILES, REGISTRY, PlannedImage, plan_image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -12,7 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from e2e.cluster.lock import locked as hold
+from e2e.cluster.paths import cache_root
 
 REPO = Path(__file__).resolve().parents[2]
 """The root of the checkout that this package belongs to."""
@@ -25,20 +28,9 @@ class ImageBuildError(RuntimeError):
     """A step failed; the message's last sentence says what to do."""
 
 
-def cache_root() -> Path:
-    """Return the folder for everything that is expensive to make: $TUNEWRIGHT_CACHE or ~/.cache/tunewright."""
-    configured = os.environ.get("TUNEWRIGHT_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "tunewright"
-
-
-@contextlib.contextmanager
-def locked(name: str) -> Iterator[None]:
+def locked(name: str) -> AbstractContextManager[None]:
     """Hold a lock of this name, so that two builds on one machine share work instead of racing for a folder."""
-    folder = cache_root() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    return hold(cache_root() / "locks" / name)
 
 
 def say(message: str) -> None:

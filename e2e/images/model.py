@@ -8,7 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from e2e.images.common import REPO, ImageBuildError, cache_root, content_key, locked, run, say, step, uv
+from e2e.cluster.paths import cache_root
+from e2e.images.common import REPO, ImageBuildError, content_key, locked, run, say, step, uv
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 REQUIREMENTS = REPO / "requirements" / "model.txt"
