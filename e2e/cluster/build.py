@@ -1,9 +1,10 @@
 """Building the cluster's programs from Go modules, once, into the cache.
 
-`gomod/kubernetes` pins the Kubernetes components, `gomod/tools` the programs beside them. The binaries of each module
-land in `CACHE/bin/MODULE-KEY/`, where KEY is a digest of everything that decides what they are: go.mod, go.sum, our own
-Go files and the linker's flags. Go's build and module caches live in `CACHE/go` and are removed once everything is
-built: six gigabytes that nobody reads again.
+`gomod/kubernetes` pins the Kubernetes components, `gomod/tools` the programs beside them, `gomod/istio` Istio's control
+plane, its analyser, and the CRDs of Istio and of the Gateway API, which are files of Go modules. The results of each
+module land in `CACHE/bin/MODULE-KEY/`, where KEY is a digest of everything that decides what they are: go.mod, go.sum,
+our own Go files and the linker's flags. Go's build and module caches live in `CACHE/go` and are removed once everything
+is built: ten gigabytes that nobody reads again.
 """
 
 from __future__ import annotations
@@ -43,11 +44,15 @@ class Module:
 
 @dataclass(frozen=True)
 class Target:
-    """A program: its name, the module that pins it and its main package."""
+    """A program: its name, the module that pins it and its main package.
+
+    With `files`, not a program but the concatenation of these YAML files of the Go module `package`.
+    """
 
     name: str
     module: Module
     package: str
+    files: str = ""
 
 
 def version_flags(version: str) -> str:
@@ -59,6 +64,7 @@ def version_flags(version: str) -> str:
 
 KUBERNETES = Module("kubernetes", f"{_STRIP} {version_flags(KUBERNETES_VERSION)}")
 TOOLS = Module("tools")
+ISTIO = Module("istio")
 
 # In the order in which they are needed: the apiserver first, and what tests alone use last.
 TARGETS = (
@@ -73,10 +79,15 @@ TARGETS = (
     Target("coredns", TOOLS, "./coredns"),
     Target("helm", TOOLS, "helm.sh/helm/v4/cmd/helm"),
     Target("kwok", TOOLS, "sigs.k8s.io/kwok/cmd/kwok"),
+    Target("istio-crds.yaml", ISTIO, "istio.io/api", files="kubernetes/customresourcedefinitions.gen.yaml"),
+    Target("gateway-api-crds.yaml", ISTIO, "sigs.k8s.io/gateway-api", files="config/crd/standard/*_[!v]*.yaml"),
+    Target("pilot-discovery", ISTIO, "istio.io/istio/pilot/cmd/pilot-discovery"),
+    Target("istioctl", ISTIO, "istio.io/istio/istioctl/cmd/istioctl"),
 )
 APISERVER_TIER = ("kube-apiserver",)
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 NODE_TIER = (*APISERVER_TIER, *CONTROLLERS, "kubelet", "kube-proxy", "pause", "probe", "coredns", "helm")
+MESH = ("istio-crds.yaml", "gateway-api-crds.yaml", "pilot-discovery", "istioctl")
 
 
 @dataclass(frozen=True)
@@ -147,7 +158,7 @@ def ensure(names: Iterable[str], report: Callable[[str], None] = lambda _: None)
     results = []
     with locked(cache / "build.lock"):  # another session may be building the same: then we find its binaries
         todo = missing(names, cache)
-        for module in (KUBERNETES, TOOLS):
+        for module in (KUBERNETES, TOOLS, ISTIO):
             targets = [target for target in todo if target.module == module]
             if targets:
                 report(f"building {', '.join(t.name for t in targets)}")
@@ -160,26 +171,35 @@ def ensure(names: Iterable[str], report: Callable[[str], None] = lambda _: None)
 def _build(module: Module, targets: Sequence[Target], cache: Path) -> Built:
     started = time.monotonic()
     names = tuple(target.name for target in targets)
-    with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as output:
-        done = subprocess.run(
-            build_command(module, [target.package for target in targets], Path(output)),
-            cwd=SOURCES / module.name,
-            env={**os.environ, **build_environment(cache)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            tail = "\n  ".join(done.stderr.strip().splitlines()[-15:])
-            raise ClusterError(
-                f"Building {', '.join(names)} failed. When Go could not download a module, check that GOPROXY is "
-                f"reachable, and run this again. Go said:\n  {tail}"
-            )
+    with tempfile.TemporaryDirectory(dir=cache, prefix="build-") as directory:
+        output = Path(directory)
+        if packages := [target.package for target in targets if not target.files]:
+            _go(build_command(module, packages, output), module, cache)
+        for target in targets:
+            if target.files:
+                source = _go(["go", "list", "-m", "-f", "{{.Dir}}", target.package], module, cache)
+                documents = [path.read_text() for path in sorted(Path(source.strip()).glob(target.files))]
+                (output / target.name).write_text("\n---\n".join(documents))
         for name in names:
             place = binary(name, cache)
             place.parent.mkdir(parents=True, exist_ok=True)
-            (Path(output) / name).replace(place)
+            (output / name).replace(place)
     return Built(names, time.monotonic() - started)
+
+
+def _go(command: Sequence[str], module: Module, cache: Path) -> str:
+    """Run Go in a module's folder; return what it printed."""
+    environment = {**os.environ, **build_environment(cache)}
+    done = subprocess.run(
+        command, cwd=SOURCES / module.name, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        tail = "\n  ".join(done.stderr.strip().splitlines()[-15:])
+        raise ClusterError(
+            f"`{' '.join(command[:2])}` in {module.name} failed. When Go could not download a module, check that GOPROXY "
+            f"is reachable, and run this again. Go said:\n  {tail}"
+        )
+    return done.stdout
 
 
 def _require_go() -> None:
