@@ -74,6 +74,15 @@ VersionName = Annotated[str, StringConstraints(min_length=1, max_length=20, patt
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 Text = Annotated[str, StringConstraints(max_length=1024)]
 LongText = Annotated[str, StringConstraints(max_length=8192)]
+# A time span is kept as the user wrote it ("90s", "10m", "1h").
+Duration = Annotated[str, StringConstraints(max_length=8, pattern=r"^[1-9][0-9]{0,6}[smh]$")]
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(duration: Duration) -> int:
+    """A Duration in seconds."""
+    return int(duration[:-1]) * _UNIT_SECONDS[duration[-1]]
+
 
 # A quantity is kept as the user wrote it ("500m", "24Gi", 8), so that Argo CD sees no diff.
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"

@@ -1,13 +1,36 @@
 """InferenceService: an approved ModelVersion behind an OpenAI-compatible URL."""
 
-from enum import StrEnum
 from typing import ClassVar
 
 from pydantic import Field
 
-from tunewright_api.base import LongText, Model, ObjectName, Quantity, Rule, StatusModel, Text, whole_gpus
+from tunewright_api.base import (
+    LongText,
+    Model,
+    Name,
+    ObjectName,
+    Quantity,
+    Rule,
+    ShortName,
+    StatusModel,
+    Text,
+    whole_gpus,
+)
 from tunewright_api.conditions import Condition
+from tunewright_api.engine import Engine, Sampling
 from tunewright_api.finetunejob import Scheduling
+from tunewright_api.rollout import Rollout
+from tunewright_api.rollout_status import (
+    Analysis,
+    CandidateStatus,
+    HandledRequest,
+    Performance,
+    RejectedRevision,
+    RevisionStatus,
+    RolloutDecision,
+    TrafficStatus,
+)
+from tunewright_api.traffic import Traffic
 
 
 class VersionRef(Model):
@@ -16,42 +39,28 @@ class VersionRef(Model):
     name: ObjectName = Field(description="Name of the ModelVersion, in the namespace of the InferenceService.")
 
 
+class AliasRef(Model):
+    """The version that carries this alias now. Moving the alias to another version starts a rollout."""
+
+    model_name: ShortName = Field(description="spec.modelName of the ModelVersions.")
+    name: Name = Field(description="The alias: an entry of spec.aliases of one ModelVersion.")
+
+
 class ServedModel(Model):
     """What to serve."""
 
-    version_ref: VersionRef = Field(description="The ModelVersion to serve; it must be verified and approved.")
-
-
-class DType(StrEnum):
-    """Number format of the weights in memory."""
-
-    AUTO = "Auto"
-    BFLOAT16 = "BFloat16"
-    FLOAT16 = "Float16"
-    FLOAT32 = "Float32"
-
-
-class Engine(Model):
-    """Settings of vLLM."""
-
-    dtype: DType = Field(default=DType.AUTO, description="Number format of the weights; Auto takes the model's own.")
-    max_model_len: int | None = Field(
-        default=None,
-        ge=16,
-        le=10_485_760,
-        description="Longest context, in tokens; the model's own limit if absent.",
+    cel: ClassVar = (
+        Rule("has(self.versionRef) != has(self.alias)", "model: write exactly one of versionRef and alias"),
     )
-    gpu_memory_utilization: float = Field(
-        default=0.9, gt=0, le=1, description="Share of each GPU's memory that vLLM may take."
+
+    version_ref: VersionRef | None = Field(
+        default=None, description="The ModelVersion to serve; it must be verified and approved."
     )
-    tensor_parallel_size: int = Field(default=1, ge=1, le=64, description="GPUs that share each layer.")
-    cpu_kv_cache_gib: int | None = Field(
-        default=None,
-        alias="cpuKVCacheGiB",
-        ge=1,
-        le=1024,
-        description="Memory of the key-value cache without a GPU, in GiB; 1 if absent.",
-    )
+    alias: AliasRef | None = Field(default=None, description="The ModelVersion to serve, by its alias.")
+
+
+_GPUS = "(has(self.resources) && 'nvidia.com/gpu' in self.resources ? string(self.resources['nvidia.com/gpu']) : '0')"
+_ENGINE = "!has(self.engine) || "
 
 
 class InferenceServiceSpec(Model):
@@ -60,22 +69,37 @@ class InferenceServiceSpec(Model):
     cel: ClassVar = (
         whole_gpus("resources"),
         Rule(
-            "!has(self.engine) || !has(self.engine.tensorParallelSize) || "
-            "(has(self.resources) && 'nvidia.com/gpu' in self.resources && "
-            "string(self.resources['nvidia.com/gpu']) != '0' ? "
-            "string(self.resources['nvidia.com/gpu']) == string(self.engine.tensorParallelSize) : "
-            "self.engine.tensorParallelSize == 1)",
-            "engine.tensorParallelSize must equal resources['nvidia.com/gpu']: set both to the GPUs of one replica",
+            f"{_ENGINE}!has(self.engine.tensorParallelSize) || !has(self.engine.pipelineParallelSize) || "
+            f"({_GPUS} != '0' ? "
+            f"{_GPUS} == string(self.engine.tensorParallelSize * self.engine.pipelineParallelSize) : "
+            "self.engine.tensorParallelSize * self.engine.pipelineParallelSize == 1)",
+            "engine.tensorParallelSize times engine.pipelineParallelSize must equal resources['nvidia.com/gpu'], the "
+            "GPUs of one replica",
         ),
         Rule(
-            "!has(self.engine) || !has(self.engine.cpuKVCacheGiB) || !has(self.resources) || "
-            "!('nvidia.com/gpu' in self.resources)",
+            f"{_ENGINE}!has(self.engine.cpuKVCacheGiB) || {_GPUS} == '0'",
             "engine.cpuKVCacheGiB is for serving without a GPU: remove it or resources['nvidia.com/gpu']",
+        ),
+        Rule(
+            f"{_ENGINE}!has(self.engine.quantization) || !(self.engine.quantization in ['FP8', 'BitsAndBytes']) || "
+            f"{_GPUS} != '0'",
+            "engine.quantization FP8 and BitsAndBytes need a GPU: set resources['nvidia.com/gpu']",
+        ),
+        Rule(
+            "!has(self.sampling) || !has(self.sampling.maxTokens) || !has(self.engine) || "
+            "!has(self.engine.maxModelLen) || self.sampling.maxTokens < self.engine.maxModelLen",
+            "sampling.maxTokens must be less than engine.maxModelLen, which also holds the prompt",
+        ),
+        Rule(
+            "!has(self.rollout) || !has(self.rollout.mirror) || !self.rollout.mirror || "
+            "has(self.traffic) && self.traffic.provider != 'None'",
+            "rollout.mirror needs traffic.provider Istio or GatewayAPI: a plain Service copies no requests",
         ),
     )
 
     model: ServedModel = Field(description="What to serve.")
     engine: Engine = Field(default_factory=Engine, description="Settings of vLLM; every field has a default.")
+    sampling: Sampling | None = Field(default=None, description="What holds for requests that do not say it.")
     replicas: int | None = Field(default=None, ge=0, le=1000, description="Pods; 1 if absent.")
     resources: dict[str, Quantity] | None = Field(
         default=None,
@@ -83,6 +107,14 @@ class InferenceServiceSpec(Model):
         description="What each pod requests and is limited to: cpu, memory, nvidia.com/gpu, …",
     )
     scheduling: Scheduling | None = Field(default=None, description="Where the pods may run.")
+    drain_seconds: int = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="How long running requests may go on when their pod is stopped: the longest stream you promise.",
+    )
+    traffic: Traffic = Field(default_factory=Traffic, description="How requests reach the revisions.")
+    rollout: Rollout = Field(default_factory=Rollout, description="How a new revision takes over.")
 
 
 class LastFailure(StatusModel):
@@ -94,15 +126,6 @@ class LastFailure(StatusModel):
     hint: LongText = Field(default="", description="What to do.")
 
 
-class RevisionStatus(StatusModel):
-    """The revision that answers."""
-
-    version: Text = Field(description="Name of the ModelVersion.")
-    revision: Text = Field(description="Hash of what makes the revision.")
-    ready_replicas: int = Field(ge=0, description="Pods that answered a real completion.")
-    replicas: int = Field(ge=0, description="Pods asked for.")
-
-
 class InferenceServiceStatus(StatusModel):
     """What the operator observed."""
 
@@ -110,12 +133,25 @@ class InferenceServiceStatus(StatusModel):
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,
-        description="Accepted, Ready, Reconciling, Stalled.",
+        description="Accepted, Ready, Degraded, Reconciling, Stalled.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     message: LongText | None = Field(default=None, description="The one sentence that matters now.")
     url: Text | None = Field(default=None, description="OpenAI-compatible base URL inside the cluster.")
     stable: RevisionStatus | None = Field(default=None, description="The revision that answers.")
+    candidate: CandidateStatus | None = Field(default=None, description="The revision that is on its way.")
+    analysis: Analysis | None = Field(default=None, description="The newest check: numbers, thresholds, verdict.")
+    history: list[RolloutDecision] = Field(
+        default_factory=list, max_length=10, description="The last ten decisions, the newest first."
+    )
+    rejected: RejectedRevision | None = Field(
+        default=None, description="The revision that was rolled back and is not tried again."
+    )
+    last_handled_request: HandledRequest | None = Field(
+        default=None, description="What became of the annotation tunewright.io/request."
+    )
+    performance: Performance | None = Field(default=None, description="Speed of one pod, measured at its start.")
+    traffic: TrafficStatus | None = Field(default=None, description="Who splits the traffic.")
     last_failure: LastFailure | None = Field(default=None, description="The newest failure of a server pod.")
 
 

@@ -5,7 +5,18 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from tunewright_api.base import Digest, LongText, Model, ObjectName, Rule, ShortName, StatusModel, Text, VersionName
+from tunewright_api.base import (
+    Digest,
+    LongText,
+    Model,
+    Name,
+    ObjectName,
+    Rule,
+    ShortName,
+    StatusModel,
+    Text,
+    VersionName,
+)
 from tunewright_api.conditions import Condition
 from tunewright_api.finetunejob import MetricResult
 from tunewright_api.uris import ModelUri, PvcUri
@@ -73,7 +84,7 @@ class Approval(Model):
 
 
 class ModelVersionSpec(Model):
-    """The record. Everything but approval is immutable."""
+    """The record. Everything but aliases and approval is immutable."""
 
     immutable: ClassVar = (
         "modelName",
@@ -105,6 +116,13 @@ class ModelVersionSpec(Model):
         max_length=16,
         description="Figures on the held-out records.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["metric"]},
+    )
+    aliases: list[Name] | None = Field(
+        default=None,
+        max_length=16,
+        description="Names that may move from version to version of a model, such as production: an InferenceService "
+        "that follows an alias rolls over when it moves.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     approval: Approval | None = Field(default=None, description="The decision; absent until somebody decides.")
 

@@ -24,6 +24,17 @@ LABEL_VERSION = f"{GROUP}/version"
 # Hash of the child's manifest as the operator last applied it: equal hash, no write.
 ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
 
+# A person's request to a rollout: VERB@REVISION[/ID], where ID tells two equal requests apart.
+ANNOTATION_REQUEST = f"{GROUP}/request"
+# A mesh sends requests with this header to the revision that it names.
+HEADER_REVISION = "x-tunewright-revision"
+
+# Labels of every metric of a server pod, whatever the Prometheus that scrapes it adds.
+METRIC_LABEL_NAMESPACE = "namespace"
+METRIC_LABEL_SERVICE = "inference_service"
+METRIC_LABEL_VERSION = "model_version"
+METRIC_LABEL_REVISION = "revision"
+
 APPROVE_VERB = "approve"
 
 # Where claims and configuration appear inside our containers.
@@ -58,6 +69,8 @@ class ConditionType(StrEnum):
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
     READY = "Ready"
+    # InferenceService: it answers, but not with what the spec asks for.
+    DEGRADED = "Degraded"
     # FineTuneJob
     SUSPENDED = "Suspended"
     DATASET_READY = "DatasetReady"
