@@ -28,6 +28,8 @@ ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
 ANNOTATION_REQUEST = f"{GROUP}/request"
 # A mesh sends requests with this header to the revision that it names.
 HEADER_REVISION = "x-tunewright-revision"
+# Marks questions of the operator and of the server itself: they are not counted as traffic.
+HEADER_PROBE = "x-tunewright-probe"
 
 # Labels of every metric of a server pod, whatever the Prometheus that scrapes it adds.
 METRIC_LABEL_NAMESPACE = "namespace"

@@ -124,3 +124,23 @@ class StageResult(StatusModel):
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
+
+
+# --- what a server pod answers ----------------------------------------------------------------
+
+
+class ServerPerformance(StatusModel):
+    """Speed of the pod with a single request, measured once after its first completion."""
+
+    ttft_milliseconds: float = Field(description="Time to the first token.")
+    tpot_milliseconds: float = Field(description="Time per further token.")
+    tokens_per_second: float = Field(description="Tokens of the answer by the time from the request to the last token.")
+
+
+class ServerReadiness(StatusModel):
+    """Answer of GET /ready on the health port."""
+
+    state: str = Field(description="Verifying, Loading, Ready, Unhealthy, Draining or Failed.")
+    message: str = Field(description="The state as a sentence.")
+    policy_digest: str | None = Field(default=None, description="Digest of the access rules in force.")
+    performance: ServerPerformance | None = Field(default=None, description="Absent until it was measured.")

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from tunewright_api.base import LongText, StatusModel, Text
+from tunewright_api.results import ServerPerformance
 from tunewright_api.rollout import RolloutMetric, ThresholdRange
 from tunewright_api.traffic import TrafficProvider
 
@@ -155,13 +156,10 @@ class HandledRequest(StatusModel):
     time: Time = Field(description="When.")
 
 
-class Performance(StatusModel):
+class Performance(ServerPerformance):
     """Speed of one pod with a single request, measured once when it had loaded the model."""
 
     revision: Text = Field(description="The revision that was measured.")
-    ttft_milliseconds: float = Field(description="Time to the first token.")
-    tpot_milliseconds: float = Field(description="Time per further token.")
-    tokens_per_second: float = Field(description="Tokens of the answer by the time from the request to the last token.")
 
 
 class TrafficStatus(StatusModel):
