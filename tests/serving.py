@@ -113,6 +113,8 @@ class FakeKube:
     objects: dict[tuple[str, str], Object] = field(default_factory=dict)
     writes: list[tuple[str, str, str]] = field(default_factory=list)
     refuse: dict[str, KubeError] = field(default_factory=dict)  # kind -> answer to an apply
+    unknown: set[str] = field(default_factory=set)  # API versions that this apiserver does not serve
+    statuses: list[Object] = field(default_factory=list)  # statuses that were written on the way
 
     def put(self, *manifests: Object) -> None:
         """Store objects as they are."""
@@ -130,6 +132,15 @@ class FakeKube:
 
     async def look(self, manifest: Object) -> Object | None:
         return copy.deepcopy(self.objects.get((manifest["kind"], manifest["metadata"]["name"])))
+
+    async def list_by_labels(self, api_version: str, kind: str, namespace: str, labels: Object) -> list[Object]:
+        if api_version in self.unknown:
+            raise NotFound(f"the server could not find the requested resource {kind}", 404)
+        return [
+            copy.deepcopy(found)
+            for found in self.of(kind)
+            if labels.items() <= (found["metadata"].get("labels") or {}).items()
+        ]
 
     async def create(self, manifest: Object) -> Object:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
@@ -163,14 +174,19 @@ class FakeKube:
         return stored
 
     async def patch(self, manifest: Object, body: Object) -> Object:
-        raise NotImplementedError
+        stored = self.objects[manifest["kind"], manifest["metadata"]["name"]]
+        stored["spec"] |= body["spec"]
+        stored["metadata"]["generation"] += 1
+        self.writes.append(("patch", manifest["kind"], manifest["metadata"]["name"]))
+        return stored
 
     async def delete(self, manifest: Object) -> None:
         self.objects.pop((manifest["kind"], manifest["metadata"]["name"]), None)
         self.writes.append(("delete", manifest["kind"], manifest["metadata"]["name"]))
 
     async def patch_status(self, manifest: Object, status: Object) -> Object:
-        raise NotImplementedError
+        self.statuses.append(copy.deepcopy(status))
+        return {**manifest, "status": status}
 
     def children(self, owner: Object) -> Children:
         """Children by owner labels and uid, as the indexes give them."""
@@ -180,6 +196,8 @@ class FakeKube:
             services=self._owned("Service", owner),
             config_maps=self._owned("ConfigMap", owner),
             deployments=self._owned("Deployment", owner),
+            disruption_budgets=self._owned("PodDisruptionBudget", owner),
+            versions=tuple(copy.deepcopy(self.of("ModelVersion"))),
         )
 
     def _owned(self, kind: str, owner: Object) -> tuple[Object, ...]:
@@ -234,9 +252,9 @@ def revisions(kube: FakeKube) -> list[str]:
 
 
 def selected(kube: FakeKube) -> str | None:
-    """The revision that the Service selects."""
-    services = kube.of("Service")
-    return services[0]["spec"]["selector"][LABEL_REVISION] if services else None
+    """The revision that the service's own Service selects."""
+    service = kube.objects.get(("Service", "guide"))
+    return service["spec"]["selector"].get(LABEL_REVISION) if service else None
 
 
 def finish_job(kube: FakeKube, kind: str, message: str = "", *, digest: str | None = DIGEST) -> None:

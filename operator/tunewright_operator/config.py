@@ -27,6 +27,10 @@ class OperatorConfig:
     port: int = PORT_OPERATOR
     log_level: str = "INFO"
     trainer_port: int = PORT_TRAINER
+    # Base URL of the Prometheus that scrapes the server pods; without one no rollout can be judged by metrics.
+    prometheus_url: str = ""
+    # Whether the operator has a sidecar: then it reaches server pods by the name of a Service, which mutual TLS needs.
+    in_mesh: bool = False
     # Seconds between two looks at the progress of a run.
     progress_interval: float = 5.0
     # Seconds after which an object that waits for something unwatched (a claim, a Secret) is looked at again.
@@ -46,6 +50,8 @@ class OperatorConfig:
             port=int(_number(env, "TUNEWRIGHT_PORT", PORT_OPERATOR)),
             log_level=_choice(env, "TUNEWRIGHT_LOG_LEVEL", LOG_LEVELS, "INFO"),
             trainer_port=int(_number(env, "TUNEWRIGHT_TRAINER_PORT", PORT_TRAINER)),
+            prometheus_url=_url(env, "TUNEWRIGHT_PROMETHEUS_URL"),
+            in_mesh=_choice(env, "TUNEWRIGHT_IN_MESH", ("true", "false"), "false") == "true",
             progress_interval=_number(env, "TUNEWRIGHT_PROGRESS_INTERVAL_SECONDS", 5.0),
             recheck_interval=_number(env, "TUNEWRIGHT_RECHECK_INTERVAL_SECONDS", 15.0),
             result_grace=_number(env, "TUNEWRIGHT_RESULT_GRACE_SECONDS", 20.0),
@@ -66,6 +72,13 @@ def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...], default
     value = env.get(name) or default
     if value not in choices:
         raise ConfigError(f"{name} is {value!r}: write one of {', '.join(choices)}")
+    return value
+
+
+def _url(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name, "").strip()
+    if value and not value.startswith(("http://", "https://")):
+        raise ConfigError(f"{name} is {value!r}: write a URL such as http://prometheus.monitoring:9090")
     return value
 
 

@@ -17,7 +17,9 @@ INDEXES = {
     "configmaps": "config_maps",
     "networkpolicies": "network_policies",
     "deployments": "deployments",
+    "poddisruptionbudgets": "disruption_budgets",
 }
+VERSIONS = "versions_by_namespace"
 
 
 def owner_key(body: Mapping[str, Any]) -> Key | None:
@@ -27,7 +29,7 @@ def owner_key(body: Mapping[str, Any]) -> Key | None:
     return (kind, body["metadata"]["namespace"], name) if kind and name else None
 
 
-def collect_children(uid: str, key: Key, indexes: Mapping[str, Mapping[Key, Iterable[Manifest]]]) -> Children:
+def collect_children(uid: str, key: Key, indexes: Mapping[str, Mapping[Any, Iterable[Manifest]]]) -> Children:
     """Children of the object with this uid.
 
     Labels find them, owner references decide: the children of a deleted object of the same name are somebody else's."""
@@ -41,7 +43,10 @@ def collect_children(uid: str, key: Key, indexes: Mapping[str, Mapping[Key, Iter
     orphans = tuple(
         pod for pod in found["pods"] if pod not in mine["pods"] and LABEL_STAGE in (pod["metadata"].get("labels") or {})
     )
-    return Children(orphans=orphans, **{attribute: mine[index] for index, attribute in INDEXES.items()})
+    versions = tuple(indexes[VERSIONS].get(key[1], ())) if key[0] == "InferenceService" else ()
+    return Children(
+        orphans=orphans, versions=versions, **{attribute: mine[index] for index, attribute in INDEXES.items()}
+    )
 
 
 def _pods_of(

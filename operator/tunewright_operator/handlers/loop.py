@@ -78,9 +78,10 @@ class Loop:
         old: Manifest = self._status if self._status is not None else seen.get("status") or {}
         obj = {**seen, "status": old}
         result = await self.reconcile(self.kube, self.config, obj, self.children(), datetime.now(UTC))
-        if result.status != old:
+        if result.status != (result.recorded or old):
             await self.kube.patch_status(obj, result.status)
             self.metrics.status_writes.labels(self.key[0]).inc()
+        if result.status != old:
             self._tell(old, result.status)
         self._status = result.status
         self.metrics.set_state(self.key, summarize_state(result.status))

@@ -13,7 +13,7 @@ import kopf
 
 from tunewright_api.names import FIELD_MANAGER, FINALIZER, GROUP, LABEL_MANAGED_BY, MANAGED_BY, VERSION
 from tunewright_operator.config import OperatorConfig
-from tunewright_operator.handlers.children import INDEXES, collect_children, owner_key
+from tunewright_operator.handlers.children import INDEXES, VERSIONS, collect_children, owner_key
 from tunewright_operator.handlers.kinds import KINDS, Kind
 from tunewright_operator.handlers.loop import Loop
 from tunewright_operator.handlers.storage import NoDiffBaseStorage, NoProgressStorage
@@ -32,8 +32,9 @@ CHILDREN = (
     ("", "v1", "configmaps"),
     ("networking.k8s.io", "v1", "networkpolicies"),
     ("apps", "v1", "deployments"),
+    ("policy", "v1", "poddisruptionbudgets"),
 )
-SERVED_BY_VERSION = "services_by_version"
+SERVICES = "services_by_namespace"
 
 
 def build_settings() -> kopf.OperatorSettings:
@@ -69,10 +70,9 @@ def build_registry(kube: Kube, config: OperatorConfig, metrics: Metrics) -> kopf
         kopf.daemon(*resource, id=kind.plural, registry=registry, cancellation_timeout=10)(handler)
     versions = (GROUP, VERSION, "modelversions")
     kopf.on.event(*versions, id="wake-owners", registry=registry)(functools.partial(_wake_owner, wakeups))
-    kopf.on.event(*versions, id="wake-services-of-version", registry=registry)(
-        functools.partial(_wake_services, wakeups)
-    )
-    kopf.index(GROUP, VERSION, "inferenceservices", id=SERVED_BY_VERSION, registry=registry)(_index_by_version)
+    kopf.on.event(*versions, id="wake-services", registry=registry)(functools.partial(_wake_services, wakeups))
+    kopf.index(*versions, id=VERSIONS, registry=registry)(_index_by_namespace)
+    kopf.index(GROUP, VERSION, "inferenceservices", id=SERVICES, registry=registry)(_index_names)
     return registry
 
 
@@ -94,9 +94,12 @@ async def _index_by_owner(body: kopf.Body, **_: Any) -> dict[Any, Any]:
     return {key: _plain(body)} if key else {}
 
 
-async def _index_by_version(spec: kopf.Spec, namespace: str, name: str, **_: Any) -> dict[Any, Any]:
-    version = spec.get("model", {}).get("versionRef", {}).get("name")
-    return {(namespace, version): name} if version else {}
+async def _index_by_namespace(body: kopf.Body, namespace: str, **_: Any) -> dict[Any, Any]:
+    return {namespace: _plain(body)}
+
+
+async def _index_names(namespace: str, name: str, **_: Any) -> dict[Any, Any]:
+    return {namespace: name}
 
 
 async def _wake_owner(wakeups: Wakeups, body: kopf.Body, **_: Any) -> None:
@@ -113,8 +116,9 @@ async def _wake_itself(wakeups: Wakeups, body: kopf.Body, memo: kopf.Memo, **_: 
         wakeups.wake((body["kind"], metadata["namespace"], metadata["name"]))
 
 
-async def _wake_services(wakeups: Wakeups, namespace: str, name: str, **indexes: Any) -> None:
-    for service in indexes[SERVED_BY_VERSION].get((namespace, name), ()):
+async def _wake_services(wakeups: Wakeups, namespace: str, **indexes: Any) -> None:
+    """A version may be what a service asks for by name or alias, what it serves, or what it moves to: all look."""
+    for service in indexes[SERVICES].get(namespace, ()):
         wakeups.wake(("InferenceService", namespace, service))
 
 
@@ -131,7 +135,7 @@ async def _run_loop(
 ) -> None:
     uid, namespace, name = body["metadata"]["uid"], body["metadata"]["namespace"], body["metadata"]["name"]
     key = (kind.kind, namespace, name)
-    indexes = {index: kwargs[index] for index in INDEXES}
+    indexes = {index: kwargs[index] for index in (*INDEXES, VERSIONS)}
 
     def post(event: Event) -> None:
         kopf.event(body, type=event.type, reason=event.reason, message=event.message)

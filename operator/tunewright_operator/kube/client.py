@@ -5,6 +5,7 @@ one field manager.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -61,6 +62,15 @@ class KubeClient:
         query = {"fieldSelector": f"metadata.name={manifest['metadata']['name']}"}
         items: list[Manifest] = (await self._request("GET", _collection(manifest), query=query))["items"]
         return next(iter(items), None)
+
+    async def list_by_labels(
+        self, api_version: str, kind: str, namespace: str, labels: Mapping[str, str]
+    ) -> Sequence[Manifest]:
+        """Stored objects of a kind that carry these labels; raises NotFound where the apiserver does not know it."""
+        query = {"labelSelector": ",".join(f"{key}={value}" for key, value in sorted(labels.items()))}
+        answer = await self._request("GET", collection_path(api_version, kind, namespace), query=query)
+        # A list's items leave out what is the same for all of them.
+        return [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Create what is not there; raises AlreadyExists."""

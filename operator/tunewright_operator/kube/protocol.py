@@ -1,5 +1,6 @@
 """The few things the operator asks of the apiserver; reconcilers see only this."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 Manifest = dict[str, Any]
@@ -13,6 +14,11 @@ class Kube(Protocol):
 
     async def look(self, manifest: Manifest) -> Manifest | None:
         """The stored object of the manifest's kind and name, or None."""
+
+    async def list_by_labels(
+        self, api_version: str, kind: str, namespace: str, labels: Mapping[str, str]
+    ) -> Sequence[Manifest]:
+        """Stored objects of a kind that carry these labels; raises NotFound where the apiserver does not know it."""
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Create what is not there, with our field manager; raises AlreadyExists."""

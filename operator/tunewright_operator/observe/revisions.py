@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tunewright_api.names import LABEL_REVISION, LABEL_VERSION
+from tunewright_api.names import LABEL_NAME, LABEL_REVISION, LABEL_VERSION
 from tunewright_operator.observe.pod_problem import Problem, last_termination, worst_problem
 
 Manifest = dict[str, Any]
@@ -22,6 +22,7 @@ class RevisionState:
     stuck: bool  # no progress within progressDeadlineSeconds
     problem: Problem | None = None
     failure: Problem | None = None
+    restarts: int = 0  # of the containers of its pods, added up
 
     @property
     def complete(self) -> bool:
@@ -31,7 +32,7 @@ class RevisionState:
 
 @dataclass(frozen=True)
 class Serving:
-    """All revisions by name, and the one that the Service selects."""
+    """All revisions by name, and the one that the service's own Service selects."""
 
     revisions: dict[str, RevisionState]
     selected: str | None
@@ -48,7 +49,9 @@ def observe_serving(deployments: Iterable[Manifest], pods: Iterable[Manifest], s
         if not _deleting(deployment)
     ]
     selected = (
-        service["spec"].get("selector", {}).get(LABEL_REVISION) for service in services if not _deleting(service)
+        service["spec"].get("selector", {}).get(LABEL_REVISION)
+        for service in services
+        if not _deleting(service) and service["metadata"]["name"] == _label(service, LABEL_NAME)
     )
     return Serving({state.name: state for state in states}, next(selected, None))
 
@@ -67,6 +70,7 @@ def _revision(deployment: Manifest, pods: list[Manifest]) -> RevisionState:
         stuck=progressing.get("reason") == "ProgressDeadlineExceeded",
         problem=worst_problem(pods) or _not_created(conditions.get("ReplicaFailure")),
         failure=max(failures, key=lambda f: (f.time, f.pod), default=None),
+        restarts=sum(status.get("restartCount", 0) for pod in pods for status in _container_statuses(pod)),
     )
 
 
@@ -80,6 +84,21 @@ def _not_created(condition: Manifest | None) -> Problem | None:
     if not condition or condition.get("status") != "True":
         return None
     return Problem("", "PodsRefused", f"the pods cannot be created: {condition.get('message', '')}")
+
+
+def ready_pod(pods: Iterable[Manifest], revision: str) -> Manifest | None:
+    """A pod of the revision that is ready and has an address."""
+    for pod in pods:
+        conditions = {c["type"]: c["status"] for c in pod.get("status", {}).get("conditions") or ()}
+        address = pod.get("status", {}).get("podIP")
+        ready = conditions.get("Ready") == "True" and address and not _deleting(pod)
+        if ready and _label(pod, LABEL_REVISION) == revision:
+            return pod
+    return None
+
+
+def _container_statuses(pod: Manifest) -> list[Manifest]:
+    return list(pod.get("status", {}).get("containerStatuses") or ())
 
 
 def _label(manifest: Manifest, label: str) -> str:

@@ -6,13 +6,16 @@ Deleting the record withdraws too, because nobody can then say what runs or who 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tunewright_api.conditions import ConditionStatus
+from tunewright_api.inferenceservice import InferenceServiceSpec, ServedModel
 from tunewright_api.modelversion import Decision, ModelKind, ModelVersionSpec, ModelVersionStatus
 from tunewright_api.names import ConditionType
+from tunewright_api.traffic import TrafficProvider
+from tunewright_operator.policies.analysis import checks_of
 
 Manifest = dict[str, Any]
 
@@ -49,6 +52,34 @@ def refusal(namespace: str, name: str, version: Manifest | None) -> Refusal | No
     status = ModelVersionStatus.model_validate(version.get("status") or {})
     candidate = Candidate(name, namespace, spec, status)
     return next((hit for check in _CHECKS if (hit := check(candidate))), None)
+
+
+def choose(model: ServedModel, versions: Mapping[str, Manifest], namespace: str) -> str | Refusal:
+    """Name of the version that the spec asks for, which need not exist; or why its alias leads nowhere.
+
+    Moving an alias takes two writes, one for each version. In between nobody or both carry it: what runs goes on.
+    """
+    if model.version_ref is not None:
+        return model.version_ref.name
+    assert model.alias is not None, "the schema asks for one of the two"
+    wanted = model.alias
+    carriers = sorted(
+        name
+        for name, version in versions.items()
+        if version["spec"].get("modelName") == wanted.model_name
+        and wanted.name in (version["spec"].get("aliases") or ())
+        and not version["metadata"].get("deletionTimestamp")
+    )
+    if not carriers:
+        message = (
+            f"no ModelVersion of model {wanted.model_name} in namespace {namespace} has the alias {wanted.name}: add "
+            "it to spec.aliases of the version to serve"
+        )
+        return Refusal("AliasNotFound", message, withdraws=False)
+    if len(carriers) > 1:
+        message = f"{' and '.join(carriers)} have the alias {wanted.name}: remove it from all but the one to serve"
+        return Refusal("AliasAmbiguous", message, withdraws=False)
+    return carriers[0]
 
 
 def _adapter(version: Candidate) -> Refusal | None:
@@ -115,6 +146,24 @@ def name_refusal(name: str) -> Refusal | None:
         "letters, digits and '-' that starts with a letter"
     )
     return Refusal("InvalidName", message, final=True, withdraws=False)
+
+
+def provider_refusal(provider: TrafficProvider) -> Refusal:
+    """The cluster does not know the objects that this provider routes by."""
+    name = "Istio" if provider is TrafficProvider.ISTIO else "the Gateway API"
+    message = f"{name} is not installed in this cluster: install it, or set traffic.provider to another one"
+    return Refusal(f"{provider.value}NotInstalled", message, withdraws=False)
+
+
+def measure_refusal(spec: InferenceServiceSpec, prometheus_url: str) -> Refusal | None:
+    """Metrics are asked of a Prometheus, and the operator has to know which."""
+    if prometheus_url or not checks_of(spec.rollout):
+        return None
+    message = (
+        "the rollout is judged by metrics, and this operator knows no Prometheus: set prometheus.url of the chart, or "
+        "write rollout.metrics: [] to judge by readiness and probes alone"
+    )
+    return Refusal("PrometheusNotConfigured", message, final=True, withdraws=False)
 
 
 def claim_refusal(namespace: str, uri: str) -> Refusal:

@@ -1,134 +1,271 @@
-"""InferenceService: serve one approved, verified ModelVersion, and roll over to the next without a gap."""
+"""InferenceService: serve one approved, verified ModelVersion, and move to the next as its rollout allows.
 
-from dataclasses import dataclass
+Each turn reads the world, decides with the pure planner, writes the decision to status and then carries it out. What
+the traffic shall be follows from that status alone, so an operator that is killed in between goes on from it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pydantic import ValidationError
 
 from tunewright_api.inferenceservice import InferenceServiceSpec, InferenceServiceStatus
 from tunewright_api.modelversion import ModelVersionSpec
-from tunewright_api.names import LABEL_REVISION
+from tunewright_api.names import ANNOTATION_REQUEST, LABEL_REVISION
+from tunewright_api.rollout import Rollout
+from tunewright_api.rollout_status import Performance, TrafficStatus
+from tunewright_api.traffic import TrafficProvider
 from tunewright_api.uris import parse_pvc
+from tunewright_operator.clients.models import fetch_readiness
 from tunewright_operator.config import OperatorConfig
+from tunewright_operator.kube.errors import NotFound
 from tunewright_operator.kube.protocol import Kube, Manifest
+from tunewright_operator.manifests.common import owner_labels
 from tunewright_operator.manifests.server import (
     Revision,
+    build_disruption_budget,
     build_revision,
     build_server,
-    build_service,
     desired_replicas,
+    scale_patch,
 )
-from tunewright_operator.observe.revisions import observe_serving
-from tunewright_operator.plan import Step, plan
-from tunewright_operator.policies.rollout import Rollout, decide
-from tunewright_operator.policies.servable import Refusal, claim_refusal, name_refusal, refusal
+from tunewright_operator.manifests.traffic import KINDS, build_traffic, lost
+from tunewright_operator.observe.revisions import Serving, observe_serving, ready_pod
+from tunewright_operator.plan import Step, key, plan
+from tunewright_operator.policies.rollout import (
+    RolloutPlan,
+    World,
+    due_check,
+    plan_rollout,
+    read_state,
+)
+from tunewright_operator.policies.servable import (
+    Refusal,
+    choose,
+    claim_refusal,
+    measure_refusal,
+    name_refusal,
+    provider_refusal,
+    refusal,
+)
 from tunewright_operator.reconcile.execute import execute
-from tunewright_operator.reconcile.lookup import claim_exists, find_versions
+from tunewright_operator.reconcile.lookup import claim_exists
+from tunewright_operator.reconcile.measure import measure
 from tunewright_operator.reconcile.result import Children, Result
 from tunewright_operator.status.inferenceservice import Situation, compute_status, find_gap
 from tunewright_operator.status.parsing import explain
 
-# A change of the version that the spec names wakes us. The version of a revision that still serves may be another one,
-# and a claim appears unannounced: config.recheck_interval is for these, and this for a lost watch.
+# Watches wake us. This is for what none shows: a lost watch, or an object of a mesh that somebody removed.
 _SETTLED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the spec asks for, or why it cannot be had."""
+    """What the spec asks for, or why it cannot be had. `spec` is None where it cannot be read."""
 
+    spec: InferenceServiceSpec | None
     refusal: Refusal | None
-    replicas: int = 0
     revision: Revision | None = None
-    manifests: tuple[Manifest, ...] = ()
+    model: ModelVersionSpec | None = None
 
 
 async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children: Children, now: datetime) -> Result:
-    """Move one step: start the revision of the spec, move the Service to it, remove what no longer answers."""
-    metadata = obj["metadata"]
+    """One turn."""
     previous = InferenceServiceStatus.model_validate(obj.get("status") or {})
     serving = observe_serving(children.deployments, children.pods, children.services)
-    wanted = wanted_version(obj)
-    running = {state.version for state in serving.revisions.values()}
-    versions = await find_versions(kube, metadata["namespace"], running | ({wanted} if wanted else set()))
+    versions = {version["metadata"]["name"]: version for version in children.versions}
+    target = await _resolve(kube, config, obj, versions)
+    try:
+        foreign = await _foreign_children(kube, obj, target.spec, previous)
+    except NotFound:
+        assert target.spec is not None
+        target, foreign = replace(target, refusal=provider_refusal(target.spec.traffic.provider), revision=None), ()
 
-    refusals = {name: refusal(metadata["namespace"], name, version) for name, version in versions.items()}
-    target = await _resolve(kube, config, obj, versions, refusals)
-    withdrawn = frozenset(
-        name for name, state in serving.revisions.items() if (no := refusals[state.version]) and no.withdraws
-    )
-    rollout = decide(target.revision.name if target.revision else None, serving, withdrawn)
-    refused = await execute(kube, plan_serving(obj, target, rollout, withdrawn, children))
+    world = _observe_world(obj, target, serving, versions, now)
+    rollout = target.spec.rollout if target.spec else Rollout()
+    state = read_state(previous, serving.selected)
+    window = due_check(state, rollout, world)
+    check = None
+    if window and target.spec:
+        candidate = serving.revisions[window.revision]
+        check = await measure(
+            kube, config, obj, target.spec, children=children, window=window, candidate=candidate, now=now
+        )
+    decided = plan_rollout(state, rollout, world, check)
 
     seen = Situation(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        generation=metadata["generation"],
+        namespace=obj["metadata"]["namespace"],
+        name=obj["metadata"]["name"],
+        generation=obj["metadata"]["generation"],
         previous=previous,
         refusal=target.refusal,
         target=target.revision,
-        replicas=target.replicas,
+        replicas=world.replicas,
         serving=serving,
         rollout=rollout,
-        refused=refused.message if refused else "",
-        refused_reason=(refused and refused.reason) or "ApplyRefused",
+        decided=decided,
+        withdrawn=world.withdrawn,
+        traffic=_traffic_status(target.spec, decided) or previous.traffic,
+        performance=await _performance(children, decided, previous),
     )
     status = compute_status(seen, now)
-    return Result(status.to_dict(), requeue_after=config.recheck_interval if find_gap(seen) else _SETTLED_SECONDS)
+    recorded = status.to_dict() if decided.state != state else None
+    if recorded and recorded != obj.get("status"):
+        await kube.patch_status(obj, recorded)
+    refused = await execute(
+        kube, plan_serving(config, obj, target, world=world, decided=decided, children=children, foreign=foreign)
+    )
+    if refused:
+        seen = replace(seen, refused=refused.message, refused_reason=refused.reason or "ApplyRefused")
+        status = compute_status(seen, now)
+    return Result(status.to_dict(), _requeue(config, seen, decided), recorded)
 
 
-def wanted_version(obj: Manifest) -> str | None:
-    """The ModelVersion that the spec names, even where the rest of the spec cannot be read."""
-    try:
-        name: str = obj["spec"]["model"]["versionRef"]["name"]
-    except (KeyError, TypeError):
-        return None
-    return name
+def _requeue(config: OperatorConfig, seen: Situation, decided: RolloutPlan) -> float:
+    waiting = config.recheck_interval if find_gap(seen) else _SETTLED_SECONDS
+    return waiting if decided.requeue_after is None else min(waiting, decided.requeue_after)
 
 
-async def _resolve(
-    kube: Kube,
-    config: OperatorConfig,
-    obj: Manifest,
-    versions: dict[str, Manifest | None],
-    refusals: dict[str, Refusal | None],
-) -> Target:
-    """Ordered: the spec parses, the name can be a Service, the version may be served, its claim exists."""
+async def _resolve(kube: Kube, config: OperatorConfig, obj: Manifest, versions: dict[str, Manifest]) -> Target:
+    """Ordered: the spec parses, the name can be a Service, the rollout can be judged, the version may be served, its
+    claim exists."""
     namespace, service = obj["metadata"]["namespace"], obj["metadata"]["name"]
     try:
         spec = InferenceServiceSpec.model_validate(obj["spec"])
     except ValidationError as error:
-        return Target(Refusal("InvalidSpec", explain(error), final=True, withdraws=False))
-    name = spec.model.version_ref.name
-    version = versions[name]
-    refused = name_refusal(service) or refusals[name]
+        return Target(None, Refusal("InvalidSpec", explain(error), final=True, withdraws=False))
+    chosen = choose(spec.model, versions, namespace)
+    if isinstance(chosen, Refusal):
+        return Target(spec, chosen)
+    version = versions.get(chosen)
+    refused = (
+        name_refusal(service) or measure_refusal(spec, config.prometheus_url) or refusal(namespace, chosen, version)
+    )
     if refused or version is None:
-        return Target(refused, desired_replicas(spec))
+        return Target(spec, refused)
     model = ModelVersionSpec.model_validate(version["spec"])
     if not await claim_exists(kube, namespace, parse_pvc(model.artifact.uri).claim):
-        return Target(claim_refusal(namespace, model.artifact.uri), desired_replicas(spec))
-    revision = build_revision(name, model, spec, config)
-    return Target(None, desired_replicas(spec), revision, build_server(obj, spec, model, revision, config))
+        return Target(spec, claim_refusal(namespace, model.artifact.uri))
+    return Target(spec, None, build_revision(chosen, model, spec, config), model)
+
+
+def _observe_world(
+    obj: Manifest, target: Target, serving: Serving, versions: dict[str, Manifest], now: datetime
+) -> World:
+    namespace = obj["metadata"]["namespace"]
+    refusals = {
+        name: refusal(namespace, state.version, versions.get(state.version))
+        for name, state in serving.revisions.items()
+    }
+    withdrawn = {name: no.message for name, no in refusals.items() if no and no.withdraws}
+    return World(
+        now=now,
+        target=target.revision,
+        revisions=serving.revisions,
+        withdrawn=frozenset(withdrawn),
+        withdrawn_reasons=withdrawn,
+        replicas=desired_replicas(target.spec) if target.spec else 1,
+        provider=target.spec.traffic.provider if target.spec else TrafficProvider.NONE,
+        request=(obj["metadata"].get("annotations") or {}).get(ANNOTATION_REQUEST),
+    )
+
+
+async def _foreign_children(
+    kube: Kube, obj: Manifest, spec: InferenceServiceSpec | None, previous: InferenceServiceStatus
+) -> tuple[Manifest, ...]:
+    """Objects of the mesh that belong to this service. They are listed, not watched: their kinds may be installed, or
+    not, at any time. Raises NotFound where the provider of the spec is not installed."""
+    if spec is None:
+        return ()
+    found: list[Manifest] = []
+    for kind in KINDS[spec.traffic.provider]:
+        found += await kube.list_by_labels(*kind, obj["metadata"]["namespace"], owner_labels(obj))
+    if previous.traffic and previous.traffic.provider is not spec.traffic.provider:
+        for kind in KINDS[previous.traffic.provider]:
+            try:
+                found += await kube.list_by_labels(*kind, obj["metadata"]["namespace"], owner_labels(obj))
+            except NotFound:
+                continue  # it was uninstalled, and its objects went with it
+    uid = obj["metadata"]["uid"]
+    return tuple(
+        child
+        for child in found
+        if any(reference["uid"] == uid for reference in child["metadata"].get("ownerReferences") or ())
+    )
+
+
+async def _performance(
+    children: Children, decided: RolloutPlan, previous: InferenceServiceStatus
+) -> Performance | None:
+    """What the newest revision with a ready pod measured at its start; asked once."""
+    state = decided.state
+    for revision in (state.candidate.revision if state.candidate else None, state.stable):
+        pod = ready_pod(children.pods, revision) if revision else None
+        if revision is None or pod is None:
+            continue
+        if previous.performance and previous.performance.revision == revision:
+            break
+        answer = await fetch_readiness(pod["status"]["podIP"])
+        if answer and answer.performance:
+            return Performance(revision=revision, **answer.performance.model_dump(by_alias=False))
+        break
+    return previous.performance
+
+
+def _traffic_status(spec: InferenceServiceSpec | None, decided: RolloutPlan) -> TrafficStatus | None:
+    if spec is None or decided.split is None:
+        return None
+    return TrafficStatus(provider=spec.traffic.provider, message=lost(spec, decided.split))
 
 
 def plan_serving(
-    obj: Manifest, target: Target, rollout: Rollout, withdrawn: frozenset[str], children: Children
+    config: OperatorConfig,
+    obj: Manifest,
+    target: Target,
+    *,
+    world: World,
+    decided: RolloutPlan,
+    children: Children,
+    foreign: Sequence[Manifest],
 ) -> Step:
-    """The end of withdrawn revisions; the Service, then the target's children; the end of revisions not needed.
+    """The end of withdrawn revisions; the traffic, then the pods of the target; the end of what is not needed.
 
     The Service comes first because its name may be taken: no GPU then loads a model that nobody can reach.
     """
-    existing = (*children.config_maps, *children.deployments, *children.services)
-    service = (build_service(obj, rollout.select),) if rollout.select else ()
     removed = [
-        child for child in (*children.deployments, *children.config_maps) if _revision_of(child) in rollout.remove
+        child for child in (*children.deployments, *children.config_maps) if _revision_of(child) in decided.remove
     ]
-    return plan(
-        (*service, *target.manifests),
-        existing,
-        prune=[child for child in removed if _revision_of(child) not in withdrawn],
-        withdraw=[child for child in removed if _revision_of(child) in withdrawn],
+    withdraw = [child for child in removed if _revision_of(child) in world.withdrawn]
+    if target.spec is None:
+        return plan((), (), withdraw=withdraw)
+    routes = build_traffic(obj, target.spec, decided.split) if decided.split else ()
+    budget = (build_disruption_budget(obj),) if decided.split else ()
+    wanted = {key(manifest) for manifest in (*routes, *budget)}
+    revision = target.revision
+    pods: tuple[Manifest, ...] = ()
+    if revision is not None and target.model is not None and revision.name in decided.replicas:
+        replicas = decided.replicas[revision.name]
+        pods = build_server(obj, target.spec, target.model, revision, config, replicas)
+    movable = (*children.services, *children.disruption_budgets, *foreign)
+    step = plan(
+        (*routes, *pods, *budget),
+        (*movable, *children.config_maps, *children.deployments),
+        prune=[
+            *(child for child in removed if child not in withdraw),
+            *(child for child in movable if key(child) not in wanted),
+        ],
+        withdraw=withdraw,
     )
+    applied = {key(manifest) for manifest in pods}
+    scaled = [
+        (deployment, body)
+        for deployment in children.deployments
+        if key(deployment) not in applied
+        and (replicas := decided.replicas.get(_revision_of(deployment))) is not None
+        and (body := scale_patch(deployment, replicas))
+    ]
+    return replace(step, patch=tuple(scaled))
 
 
 def _revision_of(child: Manifest) -> str:

@@ -20,6 +20,9 @@ class Children:
     config_maps: tuple[Manifest, ...] = ()
     network_policies: tuple[Manifest, ...] = ()
     deployments: tuple[Manifest, ...] = ()
+    disruption_budgets: tuple[Manifest, ...] = ()
+    # Every ModelVersion of the namespace: no children, but what an InferenceService chooses from.
+    versions: tuple[Manifest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of one reconcile. `requeue_after` in seconds; None waits for the next wake-up."""
+    """Outcome of one reconcile. `requeue_after` in seconds; None waits for the next wake-up.
+
+    `recorded` is a status that was already written on the way, before what it announces was carried out.
+    """
 
     status: Manifest
     requeue_after: float | None = None
+    recorded: Manifest | None = None

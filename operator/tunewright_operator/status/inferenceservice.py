@@ -1,20 +1,22 @@
 """Status of an InferenceService: does it answer, and is what answers what was asked for?
 
-Two questions, two chains. `Ready` is about the revision that the Service selects: one of its pods answered a real
-completion. `Reconciling` and `Stalled` are about the way from there to the spec: ordered checks, first hit wins. So a
-service can be Ready and Reconciling (a new revision is loading) or Ready and Stalled (a new revision cannot start).
+Two questions, two chains. `Ready` is about the stable revision: one of its pods answered a real completion.
+`Reconciling` and `Stalled` are about the way from there to the spec: ordered checks, first hit wins. So a service can
+be Ready and Reconciling (a candidate is judged) or Ready and Stalled (it was rolled back, which is also `Degraded`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from tunewright_api.inferenceservice import InferenceServiceStatus, LastFailure, RevisionStatus
+from tunewright_api.inferenceservice import InferenceServiceStatus, LastFailure
 from tunewright_api.names import ConditionType
+from tunewright_api.rollout import Rollout
+from tunewright_api.rollout_status import CandidateStatus, Performance, Phase, RevisionStatus, TrafficStatus
 from tunewright_operator.manifests.server import Revision, service_url
 from tunewright_operator.observe.revisions import RevisionState, Serving
 from tunewright_operator.policies.hints import explain, hint
-from tunewright_operator.policies.rollout import Rollout
+from tunewright_operator.policies.rollout import RolloutPlan, RolloutState, describe
 from tunewright_operator.policies.servable import Refusal
 from tunewright_operator.status.conditions import FALSE, TRUE
 from tunewright_operator.status.declare import State, declare
@@ -33,26 +35,34 @@ class Situation:
     replicas: int
     serving: Serving
     rollout: Rollout
+    decided: RolloutPlan
+    withdrawn: frozenset[str] = field(default_factory=frozenset)
+    traffic: TrafficStatus | None = None
+    performance: Performance | None = None
     refused: str = ""  # what the apiserver said to our children
     refused_reason: str = "ApplyRefused"
 
     @property
-    def wanted(self) -> RevisionState | None:
-        """State of the revision that the spec asks for."""
-        return self.serving.revisions.get(self.target.name) if self.target else None
+    def state(self) -> RolloutState:
+        """What the planner remembers."""
+        return self.decided.state
 
     @property
-    def selected(self) -> RevisionState | None:
-        """State of the revision that the Service selects after this step; None while there is no Service."""
-        stays = self.refused or self.serving.selected is None
-        name = self.serving.selected if stays else self.rollout.select
-        withdrawn = name in self.rollout.remove
-        return self.serving.revisions.get(name) if name and not withdrawn else None
+    def stable(self) -> RevisionState | None:
+        """State of the stable revision; None before its pods exist, and once it was withdrawn."""
+        name = self.state.stable
+        return self.serving.revisions.get(name) if name and name not in self.withdrawn else None
+
+    @property
+    def candidate(self) -> RevisionState | None:
+        """State of the candidate."""
+        candidate = self.state.candidate
+        return self.serving.revisions.get(candidate.revision) if candidate else None
 
     @property
     def answers(self) -> bool:
-        """Whether a completion would come back."""
-        return self.selected is not None and self.selected.ready > 0
+        """Whether a completion would come back: a pod is ready, and a Service leads to it."""
+        return self.stable is not None and self.stable.ready > 0 and self.serving.selected is not None
 
 
 @dataclass(frozen=True)
@@ -79,44 +89,76 @@ def _refused(now: Situation) -> Gap | None:
     return Gap(now.refused_reason, f"a child cannot be created: {now.refused}")
 
 
+def _rolled_back(now: Situation) -> Gap | None:
+    rejected = now.state.rejected
+    if rejected is None or now.target is None or rejected.revision != now.target.name:
+        return None
+    serving = f"; {now.stable.version} serves" if now.stable else ""
+    message = (
+        f"{rejected.version} was rolled back ({rejected.reason}): {rejected.message}{serving}. Change the spec, or try "
+        f"it again with `tunewright retry {now.name} -n {now.namespace}`"
+    )
+    return Gap("RolledBack", message, final=True)
+
+
+def _candidate_starting(now: Situation) -> Gap | None:
+    """The candidate's pods are not there yet; its problem is the planner's to judge, and ours to show."""
+    candidate, state = now.state.candidate, now.candidate
+    if candidate is None or candidate.phase is not Phase.STARTING:
+        return None
+    if state is None:
+        return Gap("Starting", f"creating the pods of {candidate.version}")
+    if state.problem and not state.complete:
+        return Gap(state.problem.reason, explain(now.namespace, state.problem))
+    return Gap("Starting", f"{candidate.version}: {describe(now.state, now.rollout)}")
+
+
+def _candidate(now: Situation) -> Gap | None:
+    candidate = now.state.candidate
+    if candidate is None:
+        return None
+    reason = "Paused" if candidate.paused else candidate.phase.value
+    return Gap(reason, describe(now.state, now.rollout))
+
+
 def _not_created(now: Situation) -> Gap | None:
-    if now.wanted is not None or now.target is None:
+    if now.stable is not None or now.target is None:
         return None
     return Gap("Starting", f"creating the pods of {now.target.version}")
 
 
 def _pod_problem(now: Situation) -> Gap | None:
-    wanted = now.wanted
-    if wanted is None or wanted.complete or wanted.problem is None:
+    stable = now.stable
+    if stable is None or stable.complete or stable.problem is None:
         return None
-    return Gap(wanted.problem.reason, explain(now.namespace, wanted.problem), wanted.problem.final or wanted.stuck)
+    return Gap(stable.problem.reason, explain(now.namespace, stable.problem), stable.problem.final or stable.stuck)
 
 
 def _loading(now: Situation) -> Gap | None:
-    wanted = now.wanted
-    if wanted is None or wanted.ready >= wanted.replicas:
+    stable = now.stable
+    if stable is None or stable.ready >= stable.replicas:
         return None
-    progress = f"{wanted.ready} of {wanted.replicas} pods of {wanted.version} answered a completion"
-    if wanted.stuck:
+    progress = f"{stable.ready} of {stable.replicas} pods of {stable.version} answered a completion"
+    if stable.stuck:
         return Gap("ProgressDeadlineExceeded", f"{progress}, and nothing changed for more than an hour", final=True)
     return Gap("Loading", f"{progress}; the others load the model")
 
 
 def _unsettled(now: Situation) -> Gap | None:
-    wanted = now.wanted
-    if wanted is None or (wanted.complete and wanted.replicas == now.replicas):
+    stable = now.stable
+    if stable is None or (stable.complete and stable.replicas == now.replicas):
         return None
-    return Gap("RollingOut", f"replacing pods of {wanted.version}")
+    return Gap("RollingOut", f"replacing pods of {stable.version}")
 
 
 def _no_service(now: Situation) -> Gap | None:
-    if now.serving.selected is not None or now.rollout.select is None:
+    if now.serving.selected is not None or now.decided.split is None:
         return None
     return Gap("Starting", f"creating the Service {now.name}")
 
 
 def _old_revision(now: Situation) -> Gap | None:
-    old = sorted(state.version for name, state in now.serving.revisions.items() if name != now.rollout.select)
+    old = sorted(state.version for name, state in now.serving.revisions.items() if name != now.state.stable)
     if not old:
         return None
     return Gap("RollingOut", f"removing the old revision ({', '.join(old)})")
@@ -125,6 +167,9 @@ def _old_revision(now: Situation) -> Gap | None:
 _CHECKS: tuple[Callable[[Situation], Gap | None], ...] = (
     _refusal,
     _refused,
+    _rolled_back,
+    _candidate_starting,
+    _candidate,
     _not_created,
     _pod_problem,
     _loading,
@@ -145,14 +190,21 @@ def find_gap(now: Situation) -> Gap | None:
 def compute_status(seen: Situation, now: datetime) -> InferenceServiceStatus:
     """The whole status."""
     gap = find_gap(seen)
-    states = [_accepted(seen), *_ready(seen, gap), *_progress(gap)]
+    states = [_accepted(seen), *_ready(seen, gap), *_degraded(gap), *_progress(gap)]
     conditions = declare(tuple(seen.previous.conditions), states, generation=seen.generation, now=now)
     return InferenceServiceStatus(
         observed_generation=seen.generation,
         conditions=list(conditions),
         message=_sentence(seen, gap),
         url=service_url(seen.namespace, seen.name) if seen.answers else None,
-        stable=_stable(seen.selected),
+        stable=_stable_status(seen),
+        candidate=_candidate_status(seen),
+        analysis=seen.state.analysis,
+        history=list(seen.state.history),
+        rejected=seen.state.rejected,
+        last_handled_request=seen.state.handled,
+        performance=seen.performance,
+        traffic=seen.traffic,
         last_failure=_last_failure(seen, gap),
     )
 
@@ -165,11 +217,18 @@ def _accepted(seen: Situation) -> State:
 
 def _ready(seen: Situation, gap: Gap | None) -> list[State]:
     """No `Ready` at all for a service that was asked to have no pods: it is neither broken nor on its way."""
-    if seen.selected is not None and seen.answers:
-        return [State(ConditionType.READY, TRUE, "Serving", _answer(seen, seen.selected))]
+    if seen.stable is not None and seen.answers:
+        return [State(ConditionType.READY, TRUE, "Serving", _answer(seen, seen.stable))]
     if gap is None:
         return []
     return [State(ConditionType.READY, FALSE, gap.reason, gap.message)]
+
+
+def _degraded(gap: Gap | None) -> list[State]:
+    """It answers, and what was asked for has shown that it must not."""
+    if gap is None or gap.reason != "RolledBack":
+        return []
+    return [State(ConditionType.DEGRADED, TRUE, gap.reason, gap.message)]
 
 
 def _progress(gap: Gap | None) -> list[State]:
@@ -182,25 +241,34 @@ def _progress(gap: Gap | None) -> list[State]:
 def _sentence(seen: Situation, gap: Gap | None) -> str:
     if gap is not None:
         return gap.message
-    if seen.selected is not None and seen.answers:
-        return _answer(seen, seen.selected)
+    if seen.stable is not None and seen.answers:
+        return _answer(seen, seen.stable)
     return "scaled to zero: set spec.replicas to serve"
 
 
-def _answer(seen: Situation, selected: RevisionState) -> str:
+def _answer(seen: Situation, stable: RevisionState) -> str:
     url = service_url(seen.namespace, seen.name)
-    return f"{selected.version} answers at {url} as model {seen.name}"
+    return f"{stable.version} answers at {url} as model {seen.name}"
 
 
-def _stable(selected: RevisionState | None) -> RevisionStatus | None:
-    if selected is None:
+def _stable_status(seen: Situation) -> RevisionStatus | None:
+    stable, split = seen.stable, seen.decided.split
+    if stable is None:
         return None
     return RevisionStatus(
-        version=selected.version,
-        revision=selected.name,
-        ready_replicas=selected.ready,
-        replicas=selected.replicas,
+        version=stable.version,
+        revision=stable.name,
+        weight=100 - split.weight if split else 100,
+        ready_replicas=stable.ready,
+        replicas=stable.replicas,
     )
+
+
+def _candidate_status(seen: Situation) -> CandidateStatus | None:
+    candidate, state = seen.state.candidate, seen.candidate
+    if candidate is None or state is None:
+        return candidate
+    return candidate.model_copy(update={"ready_replicas": state.ready, "replicas": state.replicas})
 
 
 def _last_failure(seen: Situation, gap: Gap | None) -> LastFailure | None:
