@@ -1,10 +1,11 @@
 """Building the cluster's programs from Go modules, once, into the cache.
 
 `gomod/kubernetes` pins the Kubernetes components, `gomod/tools` the programs beside them, `gomod/istio` Istio's control
-plane, its analyser, and the CRDs of Istio and of the Gateway API, which are files of Go modules. The results of each
-module land in `CACHE/bin/MODULE-KEY/`, where KEY is a digest of everything that decides what they are: go.mod, go.sum,
-our own Go files and the linker's flags. Go's build and module caches live in `CACHE/go` and are removed once everything
-is built: ten gigabytes that nobody reads again.
+plane, its analyser, and the CRDs of Istio and of the Gateway API, which are files of Go modules, `gomod/prometheus`
+Prometheus and promtool: Debian's cannot find pods. The results of each module land in `CACHE/bin/MODULE-KEY/`, where
+KEY is a digest of everything that decides what they are: go.mod, go.sum, our own Go files, tags and the linker's flags.
+Go's build and module caches live in `CACHE/go` and are removed once everything is built: ten gigabytes that nobody reads
+again.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ _LAZY_COLLECTOR = {"GOGC": "400"}
 
 @dataclass(frozen=True)
 class Module:
-    """One go.mod of ours; `ldflags` are added to every binary that is linked from it."""
+    """One go.mod of ours; `ldflags` are added to every binary that is linked from it, `tags` choose what goes in."""
 
     name: str
     ldflags: str = _STRIP
+    tags: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ def version_flags(version: str) -> str:
 KUBERNETES = Module("kubernetes", f"{_STRIP} {version_flags(KUBERNETES_VERSION)}")
 TOOLS = Module("tools")
 ISTIO = Module("istio")
+# Of two dozen ways to find what to scrape, the clouds' among them, only that of Kubernetes.
+PROMETHEUS = Module("prometheus", tags="remove_all_sd,enable_kubernetes_sd")
+MODULES = (KUBERNETES, TOOLS, ISTIO, PROMETHEUS)
 
 # In the order in which they are needed: the apiserver first, and what tests alone use last.
 TARGETS = (
@@ -83,11 +88,13 @@ TARGETS = (
     Target("gateway-api-crds.yaml", ISTIO, "sigs.k8s.io/gateway-api", files="config/crd/standard/*_[!v]*.yaml"),
     Target("pilot-discovery", ISTIO, "istio.io/istio/pilot/cmd/pilot-discovery"),
     Target("istioctl", ISTIO, "istio.io/istio/istioctl/cmd/istioctl"),
+    Target("prometheus", PROMETHEUS, "github.com/prometheus/prometheus/cmd/prometheus"),
+    Target("promtool", PROMETHEUS, "github.com/prometheus/prometheus/cmd/promtool"),
 )
 APISERVER_TIER = ("kube-apiserver",)
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 NODE_TIER = (*APISERVER_TIER, *CONTROLLERS, "kubelet", "kube-proxy", "pause", "probe", "coredns", "helm")
-MESH = ("istio-crds.yaml", "gateway-api-crds.yaml", "pilot-discovery", "istioctl")
+MESH = ("istio-crds.yaml", "gateway-api-crds.yaml", "pilot-discovery", "istioctl", "prometheus", "promtool")
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def node_tier() -> list[str]:
 
 def module_key(module: Module, sources: Path = SOURCES) -> str:
     """The digest that names a module's folder of binaries."""
-    digest = hashlib.sha256(module.ldflags.encode())
+    digest = hashlib.sha256((module.ldflags + module.tags).encode())
     directory = sources / module.name
     for path in sorted(p for p in directory.rglob("*") if p.name in ("go.mod", "go.sum") or p.suffix == ".go"):
         digest.update(str(path.relative_to(directory)).encode() + b"\0" + path.read_bytes())
@@ -119,7 +126,7 @@ def module_key(module: Module, sources: Path = SOURCES) -> str:
 
 def build_command(module: Module, packages: Sequence[str], output: Path) -> list[str]:
     """The `go build` of some packages of one module; run it in the module's folder."""
-    flags = ["-trimpath", "-buildvcs=false", "-modcacherw", _NO_DWARF, "-ldflags", module.ldflags]
+    flags = ["-trimpath", "-buildvcs=false", "-modcacherw", _NO_DWARF, "-ldflags", module.ldflags, "-tags", module.tags]
     return ["go", "build", *flags, "-o", f"{output}/", *packages]
 
 
@@ -158,7 +165,7 @@ def ensure(names: Iterable[str], report: Callable[[str], None] = lambda _: None)
     results = []
     with locked(cache / "build.lock"):  # another session may be building the same: then we find its binaries
         todo = missing(names, cache)
-        for module in (KUBERNETES, TOOLS, ISTIO):
+        for module in MODULES:
             targets = [target for target in todo if target.module == module]
             if targets:
                 report(f"building {', '.join(t.name for t in targets)}")

@@ -27,6 +27,11 @@ def test_one_go_build_names_every_package_of_a_module() -> None:
     assert "-trimpath" in command
 
 
+def test_prometheus_finds_pods_and_nothing_else() -> None:
+    command = build.build_command(build.PROMETHEUS, ["x"], Path("/out"))
+    assert command[command.index("-tags") + 1] == "remove_all_sd,enable_kubernetes_sd"
+
+
 def test_kubernetes_binaries_know_their_version() -> None:
     flags = build.version_flags("v1.34.4").split("-X ")
     assert "k8s.io/component-base/version.gitVersion=v1.34.4 " in flags
@@ -47,6 +52,7 @@ def test_a_changed_source_or_flag_makes_another_key(tmp_path: Path) -> None:
     first = build.module_key(build.TOOLS, tmp_path)
     assert first == build.module_key(build.TOOLS, tmp_path)
     assert first != build.module_key(build.Module("tools", "-w"), tmp_path)
+    assert first != build.module_key(build.Module("tools", tags="fewer"), tmp_path)
     (module / "go.sum").write_text("two")
     assert first != build.module_key(build.TOOLS, tmp_path)
 
@@ -58,7 +64,8 @@ def test_the_pinned_version_is_the_one_in_go_mod() -> None:
 
 def test_every_tier_names_known_programs() -> None:
     known = set(build.wanted(have_kubectl=False))
-    assert {*build.NODE_TIER, *build.APISERVER_TIER, *build.CONTROLLERS} <= known
+    assert {*build.NODE_TIER, *build.APISERVER_TIER, *build.CONTROLLERS, *build.MESH} <= known
+    assert {target.module for target in build.TARGETS} == set(build.MODULES)
     assert "kubectl" not in build.wanted(have_kubectl=True)
 
 
