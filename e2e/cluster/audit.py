@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """One request; names are empty and `code` is 0 where the log has none."""
+    """One request; names are empty and `code` is 0 where the log has none.
+
+    `object` is what the request left behind, for the kinds of which the log keeps it (`controlplane.RECORDED`).
+    """
 
     user: str
     verb: str
@@ -24,6 +27,7 @@ class AuditEvent:
     user_agent: str
     uri: str
     time: str
+    object: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 def parse_event(raw: dict[str, Any]) -> AuditEvent:
@@ -41,6 +45,7 @@ def parse_event(raw: dict[str, Any]) -> AuditEvent:
         user_agent=raw.get("userAgent", ""),
         uri=raw.get("requestURI", ""),
         time=raw.get("requestReceivedTimestamp", ""),
+        object=raw.get("responseObject", {}),
     )
 
 

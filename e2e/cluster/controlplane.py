@@ -18,6 +18,12 @@ ISSUER = "https://kubernetes.default.svc.cluster.local"
 KWOK_ANNOTATION = "kwok.x-k8s.io/node"
 KWOK_STAGES = Path(__file__).parent / "kwok-stages.yaml"
 READ_VERBS = ["get", "list", "watch"]
+# Kinds whose history tests read: the audit log keeps each version of them.
+RECORDED = {
+    "networking.istio.io": ["virtualservices"],
+    "gateway.networking.k8s.io": ["httproutes"],
+    "tunewright.io": ["inferenceservices/status"],
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def server_names(endpoint: Endpoint) -> list[str]:
 
 
 def audit_policy() -> dict[str, Any]:
-    """Log every request at Metadata level, but for what the control plane reads all day."""
+    """Log every request at Metadata level, but for what the control plane reads all day; RECORDED with its objects."""
     system = ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler", "system:kube-proxy"]
     return {
         "apiVersion": "audit.k8s.io/v1",
@@ -73,6 +79,11 @@ def audit_policy() -> dict[str, Any]:
                 "verbs": READ_VERBS,
             },
             {"level": "None", "nonResourceURLs": ["/readyz*", "/livez*", "/healthz*", "/openapi/*"]},
+            {
+                "level": "RequestResponse",
+                "verbs": ["create", "update", "patch"],
+                "resources": [{"group": group, "resources": kinds} for group, kinds in RECORDED.items()],
+            },
             {"level": "Metadata"},
         ],
     }
