@@ -7,12 +7,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
-SOURCES := crds operator trainer_image server_image e2e tests examples benchmarks
+SOURCES := crds operator trainer_image server_image cli e2e tests examples benchmarks
 # Debian keeps ensurepip in a package of its own.
 INSTALL_VENV = { test "$$(id -u)" = 0 && test -f /etc/debian_version \
   && echo "Installing the Debian package python3-venv" && apt-get update -qq && apt-get install -y -qq python3-venv; } \
   || { echo "$(PYTHON) cannot create virtual environments: install its venv module (Debian: python3-venv)"; exit 1; }
-export PYTHONPATH := $(CURDIR)/crds:$(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)
+export PYTHONPATH := $(CURDIR)/crds:$(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/cli:$(CURDIR)
 
 ##@ Start here
 

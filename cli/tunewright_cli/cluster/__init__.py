@@ -1,0 +1,1 @@
+"""The edge to the cluster: kubeconfig, HTTP to the apiserver, watches and port-forward."""
