@@ -13,3 +13,13 @@ def child_name(owner: str, suffix: str) -> str:
     digest = hashlib.sha256(owner.encode()).hexdigest()[:6]
     room = MAX_NAME - len(suffix) - len(digest) - 2
     return f"{owner.replace('.', '-')[:room].rstrip('-')}-{digest}-{suffix}"
+
+
+def revision_name(service: str, revision: str) -> str:
+    """Deployment, ConfigMap and Service of one revision of an InferenceService."""
+    return child_name(service, revision)
+
+
+def service_host(namespace: str, name: str) -> str:
+    """Name of a Service, complete, so that it means the same to a proxy in any namespace."""
+    return f"{name}.{namespace}.svc.cluster.local"

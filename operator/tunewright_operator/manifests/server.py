@@ -1,7 +1,7 @@
-"""Children of an InferenceService: a Deployment and a ConfigMap per revision, and one Service in front.
+"""The pods of an InferenceService: a Deployment and a ConfigMap per revision, and one PodDisruptionBudget.
 
-A revision is what makes the answers: version, engine, resources, placement and image. The number of replicas is not
-part of it, so scaling never starts a rollout.
+A revision is what makes the answers. How many pods it has and how requests reach them is not part of it, so scaling
+and routing never start a rollout.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from typing import Any
 from tunewright_api.inferenceservice import InferenceServiceSpec
 from tunewright_api.modelversion import ModelVersionSpec
 from tunewright_api.names import (
+    ANNOTATION_SPEC_HASH,
     CONFIG_DIR,
     CONFIG_FILE,
     LABEL_REVISION,
@@ -19,7 +20,7 @@ from tunewright_api.names import (
     PORT_SERVER,
     PORT_SERVER_HEALTH,
 )
-from tunewright_api.server_config import ServerConfig, ServerModel
+from tunewright_api.server_config import ServerConfig, ServerIdentity, ServerModel
 from tunewright_api.uris import parse_pvc
 from tunewright_operator.manifests.common import (
     child_metadata,
@@ -31,6 +32,7 @@ from tunewright_operator.manifests.common import (
     scratch_volumes,
 )
 from tunewright_operator.manifests.images import Images
+from tunewright_operator.manifests.naming import revision_name, service_host
 from tunewright_operator.manifests.resources import gpus_per_node
 
 Manifest = dict[str, Any]
@@ -41,8 +43,17 @@ SERVICE_PORT = 80
 # Endpoints are withdrawn while the server still takes requests; then it drains, then it exits.
 PRE_STOP_SECONDS = 5
 _EXIT_SECONDS = 10
+# Proxies keep idle connections, Envoy for an hour. One that the server closes first may get a request in that moment,
+# which fails although nothing is wrong; so the proxy has to be the one that closes.
+_KEEP_ALIVE_SECONDS = 3900
+# Istio's sidecar ends five seconds after SIGTERM, streams or not, unless it is told to wait for them. (One that is an
+# init container of its pod ends after the server in any case.)
+_SIDECAR = {"proxyMetadata": {"EXIT_ON_ZERO_ACTIVE_CONNECTIONS": "true"}}
 # The server's own /live tells loading from being stuck and has its own limits; this is for pods that never come so far.
 _PROGRESS_SECONDS = 3900
+
+# The fields of the spec that make a revision. What is left out may change while it runs.
+_MAKES_A_REVISION = {"engine", "sampling", "resources", "scheduling", "drain_seconds"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Revision:
 
 def service_url(namespace: str, name: str) -> str:
     """OpenAI-compatible base URL inside the cluster."""
-    return f"http://{name}.{namespace}.svc.cluster.local/v1"
+    return f"http://{service_host(namespace, name)}/v1"
 
 
 def desired_replicas(spec: InferenceServiceSpec) -> int:
@@ -68,54 +79,82 @@ def build_revision(version: str, model: ModelVersionSpec, spec: InferenceService
     parts = {
         "version": version,
         "artifact": model.artifact.to_dict(),
-        "spec": spec.model_copy(update={"replicas": None}).to_dict(),
+        "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=_MAKES_A_REVISION),
         "image": images.server_image,
     }
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return Revision(version, hashlib.sha256(text.encode()).hexdigest()[:8])
 
 
-def build_server(
-    owner: Manifest, spec: InferenceServiceSpec, model: ModelVersionSpec, revision: Revision, images: Images
+def build_server(  # noqa: PLR0917 - the spec, what it refers to, and what was decided
+    owner: Manifest,
+    spec: InferenceServiceSpec,
+    model: ModelVersionSpec,
+    revision: Revision,
+    images: Images,
+    replicas: int,
 ) -> tuple[Manifest, ...]:
     """ConfigMap and Deployment of one revision, in the order in which they are applied."""
-    config = build_server_config(owner["metadata"]["name"], spec, model)
-    pod = _pod(_child_name(owner, revision), spec, model, config, images)
-    return _config_map(owner, revision, config), _deployment(owner, desired_replicas(spec), revision, pod)
+    config = build_server_config(owner, spec, model, revision)
+    template = {"metadata": _pod_metadata(owner, revision), "spec": _pod(owner, spec, model, revision, images)}
+    return _config_map(owner, revision, config), _deployment(owner, replicas, revision, template)
 
 
-def build_server_config(service: str, spec: InferenceServiceSpec, model: ModelVersionSpec) -> ServerConfig:
+def build_server_config(
+    owner: Manifest, spec: InferenceServiceSpec, model: ModelVersionSpec, revision: Revision
+) -> ServerConfig:
     """What the server image reads. Clients name the service as their model, so a rollout changes no request."""
+    namespace, service = owner["metadata"]["namespace"], owner["metadata"]["name"]
     return ServerConfig(
         model=ServerModel(
             artifact=str(parse_pvc(model.artifact.uri).mount),
             digest=model.artifact.digest,
             served_name=service,
         ),
+        identity=ServerIdentity(namespace=namespace, service=service, version=revision.version, revision=revision.name),
         engine=spec.engine,
+        sampling=spec.sampling,
         gpus=gpus_per_node(spec.resources),
+        drain_seconds=spec.drain_seconds,
     )
 
 
-def build_service(owner: Manifest, revision: str) -> Manifest:
-    """The Service: its name never changes, its selector is the revision that answers."""
+def build_disruption_budget(owner: Manifest) -> Manifest:
+    """A node is drained one pod of the service at a time, whichever revision it has.
+
+    Not `minAvailable`: it would keep the node of a single pod from ever being drained. And a pod that is not ready
+    serves nobody, so it never holds a node.
+    """
     return {
-        "apiVersion": "v1",
-        "kind": "Service",
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
         "metadata": child_metadata(owner, owner["metadata"]["name"]),
         "spec": {
-            "selector": _selector(owner, revision),
-            "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": "http", "protocol": "TCP"}],
+            "selector": {"matchLabels": owner_labels(owner)},
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
 
 
-def _selector(owner: Manifest, revision: str) -> dict[str, str]:
+def scale_patch(deployment: Manifest, replicas: int) -> Manifest | None:
+    """The merge patch that gives a Deployment this many pods without its manifest; None where it has them.
+
+    The hash of the manifest goes with it: the Deployment no longer is what the manifest said, and must be written
+    again if it is the one that the spec asks for once more.
+    """
+    if deployment["spec"].get("replicas", 1) == replicas:
+        return None
+    return {"metadata": {"annotations": {ANNOTATION_SPEC_HASH: None}}, "spec": {"replicas": replicas}}
+
+
+def revision_selector(owner: Manifest, revision: str) -> dict[str, str]:
+    """Labels of the pods of one revision."""
     return owner_labels(owner) | {LABEL_REVISION: revision}
 
 
 def _child_name(owner: Manifest, revision: Revision) -> str:
-    return f"{owner['metadata']['name']}-{revision.name}"
+    return revision_name(owner["metadata"]["name"], revision.name)
 
 
 def _labels(revision: Revision) -> dict[str, str]:
@@ -131,7 +170,7 @@ def _config_map(owner: Manifest, revision: Revision, config: ServerConfig) -> Ma
     }
 
 
-def _deployment(owner: Manifest, replicas: int, revision: Revision, pod: Manifest) -> Manifest:
+def _deployment(owner: Manifest, replicas: int, revision: Revision, template: Manifest) -> Manifest:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -140,15 +179,27 @@ def _deployment(owner: Manifest, replicas: int, revision: Revision, pod: Manifes
             "replicas": replicas,
             "progressDeadlineSeconds": _PROGRESS_SECONDS,
             "revisionHistoryLimit": 1,
-            "selector": {"matchLabels": _selector(owner, revision.name)},
+            "selector": {"matchLabels": revision_selector(owner, revision.name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {"metadata": {"labels": owner_labels(owner) | _labels(revision)}, "spec": pod},
+            "template": template,
+        },
+    }
+
+
+def _pod_metadata(owner: Manifest, revision: Revision) -> Manifest:
+    return {
+        "labels": owner_labels(owner) | _labels(revision),
+        "annotations": {
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": str(PORT_SERVER_HEALTH),
+            "prometheus.io/path": "/metrics",
+            "proxy.istio.io/config": json.dumps(_SIDECAR),
         },
     }
 
 
 def _pod(
-    config_map: str, spec: InferenceServiceSpec, model: ModelVersionSpec, config: ServerConfig, images: Images
+    owner: Manifest, spec: InferenceServiceSpec, model: ModelVersionSpec, revision: Revision, images: Images
 ) -> Manifest:
     claim = parse_pvc(model.artifact.uri).claim
     volumes, mounts = claim_volumes([claim], read_only=frozenset({claim}))
@@ -158,10 +209,24 @@ def _pod(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": restricted_pod_security(),
-        "terminationGracePeriodSeconds": PRE_STOP_SECONDS + config.drain_seconds + _EXIT_SECONDS,
+        "terminationGracePeriodSeconds": PRE_STOP_SECONDS + spec.drain_seconds + _EXIT_SECONDS,
         **placement(spec.scheduling),
+        "topologySpreadConstraints": [
+            _spread(owner, revision, over) for over in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+        ],
         "containers": [_container(spec, mounts, images)],
-        "volumes": [*volumes, *scratch, {"name": "config", "configMap": {"name": config_map}}],
+        "volumes": [*volumes, *scratch, {"name": "config", "configMap": {"name": _child_name(owner, revision)}}],
+    }
+
+
+def _spread(owner: Manifest, revision: Revision, over: str) -> Manifest:
+    """Preferred, not required: a model on one node is better than none. Each revision by itself, so that the pods of
+    the one that goes do not push those of the one that comes."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": over,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": revision_selector(owner, revision.name)},
     }
 
 
@@ -175,6 +240,7 @@ def _container(spec: InferenceServiceSpec, mounts: list[Manifest], images: Image
             {"name": "HOME", "value": "/tmp"},
             {"name": "HF_HUB_OFFLINE", "value": "1"},
             {"name": "VLLM_NO_USAGE_STATS", "value": "1"},
+            {"name": "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "value": str(_KEEP_ALIVE_SECONDS)},
         ],
         "ports": [
             {"name": "http", "containerPort": PORT_SERVER, "protocol": "TCP"},
