@@ -4,8 +4,8 @@
 plane, its analyser, and the CRDs of Istio and of the Gateway API, which are files of Go modules, `gomod/prometheus`
 Prometheus and promtool: Debian's cannot find pods. The results of each module land in `CACHE/bin/MODULE-KEY/`, where
 KEY is a digest of everything that decides what they are: go.mod, go.sum, our own Go files, tags and the linker's flags.
-Go's build and module caches live in `CACHE/go` and are removed once everything is built: ten gigabytes that nobody reads
-again.
+Go's build and module caches live in `CACHE/go` and are removed once everything is built: ten gigabytes that nobody
+reads again.
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ def _go(command: Sequence[str], module: Module, cache: Path) -> str:
     if done.returncode:
         tail = "\n  ".join(done.stderr.strip().splitlines()[-15:])
         raise ClusterError(
-            f"`{' '.join(command[:2])}` in {module.name} failed. When Go could not download a module, check that GOPROXY "
-            f"is reachable, and run this again. Go said:\n  {tail}"
+            f"`{' '.join(command[:2])}` in {module.name} failed. When Go could not download a module, check that "
+            f"GOPROXY is reachable, and run this again. Go said:\n  {tail}"
         )
     return done.stdout
 

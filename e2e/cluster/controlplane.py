@@ -66,12 +66,13 @@ def server_names(endpoint: Endpoint) -> list[str]:
 def audit_policy() -> dict[str, Any]:
     """Log every request at Metadata level, but for what the control plane reads all day; RECORDED with its objects."""
     system = ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler", "system:kube-proxy"]
+    beside = ["system:coredns", "system:kwok", "system:istiod", "system:prometheus"]
     return {
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
-            {"level": "None", "users": [*system, "system:coredns", "system:kwok"], "verbs": READ_VERBS},
+            {"level": "None", "users": [*system, *beside], "verbs": READ_VERBS},
             {"level": "None", "userGroups": ["system:nodes"], "verbs": READ_VERBS},
             {
                 "level": "None",
