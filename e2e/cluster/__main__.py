@@ -27,12 +27,17 @@ app = typer.Typer(
 
 
 @app.command()
-def up() -> None:
+def up(
+    mesh: Annotated[bool, typer.Option("--mesh", help="Add Istio, its gateway and Prometheus.")] = False,
+) -> None:
     """Start the cluster, or whatever of it is missing. Builds and installs what it needs first."""
     started = time.monotonic()
-    kubeconfig = _backend().up(step)
+    backend = _backend()
+    kubeconfig = backend.up(step, mesh=mesh)
     console.print(f"Ready after {time.monotonic() - started:.1f} s. Use it with:")
     console.print(f"  export KUBECONFIG={kubeconfig}", soft_wrap=True)
+    for name, url in backend.addresses().items():
+        console.print(f"  {name}: {url}")
 
 
 @app.command()

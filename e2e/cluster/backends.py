@@ -24,10 +24,11 @@ KIND_NODE_IMAGE = f"kindest/node:{build.KUBERNETES_VERSION}"
 class Backend(Protocol):
     """What the command line can ask of any cluster."""
 
-    def up(self, step: Step) -> Path: ...
+    def up(self, step: Step, *, mesh: bool = False) -> Path: ...
     def down(self, step: Step, *, images: bool) -> None: ...
     def status(self) -> Iterable[Component]: ...
     def kubeconfig(self) -> Path: ...
+    def addresses(self) -> dict[str, str]: ...
     def load_image(self, archive: str) -> list[str]: ...
     def images(self) -> list[str]: ...
 
@@ -38,8 +39,8 @@ class Local:
     def __init__(self) -> None:
         self._cluster = LocalCluster()
 
-    def up(self, step: Step) -> Path:
-        return self._cluster.up(step)
+    def up(self, step: Step, *, mesh: bool = False) -> Path:
+        return self._cluster.up(step, mesh=mesh)
 
     def down(self, step: Step, *, images: bool) -> None:
         self._cluster.down(step)
@@ -51,6 +52,13 @@ class Local:
 
     def kubeconfig(self) -> Path:
         return self._cluster.kubeconfig
+
+    def addresses(self) -> dict[str, str]:
+        """What else the cluster offers: name -> URL."""
+        if not self._cluster.has_mesh():
+            return {}
+        mesh = self._cluster.mesh
+        return {"gateway": mesh.gateway_url, "Prometheus": mesh.prometheus_url, "Envoy": mesh.envoy_admin_url}
 
     def load_image(self, archive: str) -> list[str]:
         return self._cluster.load_image(archive)
@@ -68,7 +76,11 @@ class Given:
             raise ClusterError("CLUSTER=kubeconfig needs KUBECONFIG to be the path of one kubeconfig file.")
         return Path(path)
 
-    def up(self, step: Step) -> Path:
+    def addresses(self) -> dict[str, str]:
+        return {}
+
+    def up(self, step: Step, *, mesh: bool = False) -> Path:
+        _refuse(mesh)
         with step("answer of the given cluster"):
             _run(given_check(self.kubeconfig()), "The cluster of $KUBECONFIG does not answer")
         return self.kubeconfig()
@@ -96,7 +108,11 @@ class Kind:
             raise ClusterError("The kind cluster is not up: start it with `CLUSTER=kind python -m e2e.cluster up`.")
         return path
 
-    def up(self, step: Step) -> Path:
+    def addresses(self) -> dict[str, str]:
+        return {}
+
+    def up(self, step: Step, *, mesh: bool = False) -> Path:
+        _refuse(mesh)
         path = Layout(cache_root()).cache / "kind.kubeconfig"
         path.parent.mkdir(parents=True, exist_ok=True)
         with step("kind cluster"):
@@ -165,6 +181,11 @@ def select(name: str | None = None) -> Backend:
             raise ClusterError("CLUSTER=kind needs kind and Docker: install both, or use CLUSTER=local as root.")
         return Kind()
     raise ClusterError(f"CLUSTER={chosen} is not known: use local, kubeconfig or kind.")
+
+
+def _refuse(mesh: bool) -> None:
+    if mesh:
+        raise ClusterError("Only CLUSTER=local brings a mesh: install Istio and Prometheus there as you do elsewhere.")
 
 
 def _run(command: list[str], failure: str) -> str:

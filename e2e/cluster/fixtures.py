@@ -17,6 +17,7 @@ import pytest
 from e2e.cluster.apiserver import ControlPlane, running_apiserver, start_apiserver
 from e2e.cluster.controlplane import KWOK_STAGES
 from e2e.cluster.local import LocalCluster
+from e2e.cluster.mesh import pod_addresses
 from e2e.cluster.progress import step
 
 ApiServerFactory = Callable[..., ControlPlane]
@@ -55,6 +56,15 @@ def apiserver_factory(tmp_path: Path) -> Iterator[ApiServerFactory]:
 
 
 @pytest.fixture(scope="session")
+def addresses() -> Iterator[Iterator[str]]:
+    """Addresses for simulated pods: `next(addresses)` is local to this machine, and nobody else has it."""
+    if os.geteuid() != 0:
+        pytest.skip("addresses for simulated pods need root")
+    with pod_addresses() as free:
+        yield free
+
+
+@pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
     """The full node: `cluster.plane` has what `apiserver` has. One that runs already is used, and left running."""
     if os.geteuid() != 0:
@@ -65,3 +75,10 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
     yield node
     if not was_up:
         node.down(step)
+
+
+@pytest.fixture(scope="session")
+def cluster_with_mesh(cluster: LocalCluster) -> LocalCluster:
+    """The full node with Istio, its gateway and Prometheus in `cluster.mesh`, which stay as long as the node."""
+    cluster.up(step, mesh=True)
+    return cluster

@@ -6,23 +6,24 @@ import json
 import os
 import shutil
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2e.cluster import build, cgroups, cleanup, images, network, node, packages, storage
+from e2e.cluster import build, cgroups, cleanup, images, network, node, packages, storage, web
 from e2e.cluster.apiserver import ControlPlane, free_ports
 from e2e.cluster.controlplane import Endpoint
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.lock import locked
+from e2e.cluster.mesh import Mesh
+from e2e.cluster.mesh.running import SERVICES as MESH_SERVICES
 from e2e.cluster.paths import Layout, cache_root
 from e2e.cluster.process import Service, Supervisor
 from e2e.cluster.wait import wait_for
 
 API_PORT = 6443
+GATEWAY_PORT = 80
 Step = Callable[[str], AbstractContextManager[Callable[[str], None]]]
 
 
@@ -63,21 +64,38 @@ class LocalCluster:
         """Whether `up` came to its end here and `down` was not called since."""
         return self.layout.kubeconfig.exists()
 
+    @property
+    def mesh(self) -> Mesh:
+        """Istio, its gateway and Prometheus; the cluster must be up with them."""
+        if not (self.is_up() and self.has_mesh()):
+            raise ClusterError("The cluster has no mesh: start it with `python -m e2e.cluster up --mesh`.")
+        return self._mesh(self._control_plane())
+
+    def has_mesh(self) -> bool:
+        """Whether `up` was asked for a mesh here and `down` was not called since."""
+        return self.layout.mesh.exists()
+
+    def _mesh(self, plane: ControlPlane) -> Mesh:
+        return Mesh(plane, self.layout.mesh, network.NODE_IP, GATEWAY_PORT, self._start_inside)
+
     def _control_plane(self) -> ControlPlane:
         endpoint = Endpoint(network.HOST_IP, API_PORT, *free_ports(2))
         return ControlPlane(self.layout.run / "control-plane", self.supervisor, endpoint)
 
-    def up(self, step: Step) -> Path:
-        """Bring the cluster up, or what of it is missing; return the admin's kubeconfig."""
+    def up(self, step: Step, *, mesh: bool = False) -> Path:
+        """Bring the cluster up, or what of it is missing; return the admin's kubeconfig.
+
+        `mesh` adds Istio, its gateway and Prometheus, which stay until `down`.
+        """
         _require_root()
         with locked(self.layout.lock):
-            return self._up(step)
+            return self._up(step, mesh or self.has_mesh())
 
-    def _up(self, step: Step) -> Path:
+    def _up(self, step: Step, mesh: bool) -> Path:
         with step("Debian packages") as note:
             packages.ensure_packages(packages.NODE_TIER, note)
         with step("programs") as note:
-            build.ensure(build.node_tier(), note)
+            build.ensure([*build.node_tier(), *(build.MESH if mesh else ())], note)
         run = self.layout.run
         run.mkdir(parents=True, exist_ok=True)
         cleanup.remember_surroundings(self._surroundings)
@@ -105,6 +123,8 @@ class LocalCluster:
             plane.wait("kubelet", lambda: plane.node_ready(node.NODE_NAME))
         with step("kube-proxy"):
             self._start_proxy(plane)
+        if mesh:
+            self._mesh(plane).up(step)
         if not self.layout.kubeconfig.exists():
             self.layout.kubeconfig.symlink_to(plane.kubeconfig)
         return self.layout.kubeconfig
@@ -138,7 +158,7 @@ class LocalCluster:
         config = run / "kubelet.json"
         write(config, json.dumps(node.kubelet_config(run, plane.ca, serving)))
         self._start_inside(node.kubelet(run, config, plane.component_kubeconfig("kubelet")))
-        self._wait("kubelet", lambda: _answers(f"http://{network.NODE_IP}:10248/healthz"))
+        self._wait("kubelet", lambda: web.answers(f"http://{network.NODE_IP}:10248/healthz"))
 
     def _start_dns(self, plane: ControlPlane) -> None:
         corefile = self.layout.run / "Corefile"
@@ -169,6 +189,7 @@ class LocalCluster:
             return lambda: self.supervisor.pid(name) is not None
 
         address = network.NODE_IP
+        mesh = self._mesh(self._control_plane()).checks() if self.has_mesh() else {}
         return {
             "etcd": alive("etcd"),
             "kube-apiserver": self._api_ready,
@@ -176,8 +197,9 @@ class LocalCluster:
             "kube-controller-manager": alive("kube-controller-manager"),
             "kube-scheduler": alive("kube-scheduler"),
             "kubelet": lambda: self.plane.node_ready(node.NODE_NAME),
-            "kube-proxy": lambda: _answers(f"http://{address}:10256/healthz"),
-            "coredns": lambda: _answers(f"http://{address}:8181/ready"),
+            "kube-proxy": lambda: web.answers(f"http://{address}:10256/healthz"),
+            "coredns": lambda: web.answers(f"http://{address}:8181/ready"),
+            **mesh,
         }
 
     def _api_ready(self) -> bool:
@@ -211,6 +233,10 @@ class LocalCluster:
 
     def _down(self, step: Step) -> None:
         run = self.layout.run
+        if self.has_mesh():
+            with step("mesh"):
+                for name in reversed(MESH_SERVICES):
+                    self.supervisor.stop(name)
         with step("kubelet, kube-proxy and DNS"):
             for name in ("coredns", "kube-proxy", "kubelet"):
                 self.supervisor.stop(name)
@@ -250,15 +276,6 @@ def _keep_logs(source: Path, target: Path) -> None:
     if source.exists():
         shutil.rmtree(target, ignore_errors=True)
         source.rename(target)
-
-
-def _answers(url: str) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
 
 
 def _require_root() -> None:

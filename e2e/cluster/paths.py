@@ -47,6 +47,10 @@ class Layout:
         return self.run / "containerd.sock"
 
     @property
+    def mesh(self) -> Path:
+        return self.run / "mesh"
+
+    @property
     def lock(self) -> Path:
         return self.cache / "cluster.lock"
 
