@@ -21,7 +21,14 @@ VERBS: dict[tuple[str, str], frozenset[str]] = {
     ("", "services"): frozenset({"list", "watch", "create", "patch", "delete"}),
     ("", "configmaps"): frozenset({"list", "watch", "create", "patch", "delete"}),
     ("networking.k8s.io", "networkpolicies"): frozenset({"list", "watch", "create", "patch", "delete"}),
+    ("policy", "poddisruptionbudgets"): frozenset({"list", "watch", "create", "patch", "delete"}),
     ("", "pods"): frozenset({"list", "watch"}),
+    # Children of kinds that may be installed, or not, at any time: they are listed, never watched.
+    ("networking.istio.io", "virtualservices"): frozenset({"list", "create", "patch", "delete"}),
+    ("networking.istio.io", "destinationrules"): frozenset({"list", "create", "patch", "delete"}),
+    ("security.istio.io", "peerauthentications"): frozenset({"list", "create", "patch", "delete"}),
+    ("security.istio.io", "authorizationpolicies"): frozenset({"list", "create", "patch", "delete"}),
+    ("gateway.networking.k8s.io", "httproutes"): frozenset({"list", "create", "patch", "delete"}),
     # Whether what a job refers to is there: said before anything is queued, and not by a container that cannot start
     # once a node was found. A Secret is looked at for its key HF_TOKEN; metadata alone would not show it.
     ("", "persistentvolumeclaims"): frozenset({"get"}),
