@@ -1,6 +1,7 @@
 """The chart, as the real helm renders it."""
 
 import itertools
+import json
 import re
 from typing import Any
 
@@ -21,6 +22,8 @@ EVERYTHING = (
     "operator.nodeSelector.zone=a",
     "operator.tolerations[0].key=gpu",
     "operator.podAnnotations.note=x",
+    "operator.inMesh=true",
+    "prometheus.url=http://prometheus.monitoring:9090",
     "images.pullSecrets={registry}",
     "serviceAccount.annotations.role=x",
 )
@@ -58,6 +61,8 @@ def test_every_pod_passes_restricted(sets: tuple[str, ...]) -> None:
         ("operator.logLevel=debug", "'DEBUG', 'INFO', 'WARNING', 'ERROR'"),
         ("operator.progressIntervalSeconds=0", "operator/progressIntervalSeconds"),
         ("operator.watchNamespaces={Team_A}", "operator/watchNamespaces/0"),
+        ("operator.inMesh=yes", "operator/inMesh"),
+        ("prometheus.url=prometheus.monitoring:9090", "prometheus/url"),
         ("operator.replicas=2", "additional properties 'replicas' not allowed"),
         ("rbac.aggregateToDefaultRoles=perhaps", "rbac/aggregateToDefaultRoles"),
         ("image.operator=x:1", "additional properties 'image' not allowed"),
@@ -128,8 +133,23 @@ def test_the_operator_reads_the_environment_that_the_chart_writes(sets: tuple[st
     config = OperatorConfig.from_env(env)
     assert config.namespace == NAMESPACE
     assert config.watch_namespaces == (("a", "b") if sets else ())
+    assert config.prometheus_url == ("http://prometheus.monitoring:9090" if sets else "")
+    assert config.in_mesh is bool(sets)
     assert (config.trainer_image, config.server_image) == ("tunewright/trainer:0.1.0", "tunewright/server:0.1.0")
     assert {port["containerPort"] for port in container["ports"]} == {config.port}
+
+
+def test_in_a_mesh_the_operator_starts_after_its_sidecar() -> None:
+    pods = [only("Deployment", *sets)["spec"]["template"]["metadata"] for sets in ((), ("operator.inMesh=true",))]
+    assert [pod["labels"].get("sidecar.istio.io/inject") for pod in pods] == [None, "true"]
+    configs = [pod["annotations"].get("proxy.istio.io/config", "{}") for pod in pods]
+    assert [json.loads(config) for config in configs] == [{}, {"holdApplicationUntilProxyStarts": True}]
+
+
+def test_what_a_user_says_about_the_sidecar_holds() -> None:
+    own = r"operator.podAnnotations.proxy\.istio\.io/config=concurrency: 1"
+    pod = only("Deployment", "operator.inMesh=true", own)["spec"]["template"]["metadata"]
+    assert pod["annotations"]["proxy.istio.io/config"] == "concurrency: 1"
 
 
 def test_the_service_finds_the_operator() -> None:
