@@ -4,6 +4,9 @@ def test_something(apiserver): apiserver.kubectl("apply", "-f", "-", stdin=...)
 def test_jobs(apiserver_factory): plane = apiserver_factory(controllers=True, kwok_nodes=2)
 @pytest.mark.node
 def test_pod(cluster): cluster.plane.kubectl("get", "pods")
+@pytest.mark.node
+def test_route(cluster_with_mesh): cluster_with_mesh.mesh.gateway_url
+def test_fake_pod(apiserver, addresses): with running_mesh(apiserver, directory, next(addresses)) as mesh: ...
 """
 
 from __future__ import annotations

@@ -370,7 +370,7 @@ def test_down_leaves_nothing(cluster: LocalCluster, request: pytest.FixtureReque
     cluster.down(step)
     before = surroundings(cluster)
     started = time.monotonic()
-    cluster.up(step)
+    cluster.up(step, mesh=True)
     print(f"up with everything cached: {time.monotonic() - started:.1f} s")
     namespace = Namespace(cluster.plane, "left-behind")
     namespace.claim("data", "standard", "1Gi")

@@ -16,7 +16,10 @@ import pytest
 from e2e.cluster import web
 from e2e.cluster.apiserver import ControlPlane
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.local import LocalCluster
 from e2e.cluster.mesh import Mesh, running_mesh
+from e2e.cluster.node import PROBE_IMAGE
+from e2e.cluster.progress import step
 from e2e.cluster.wait import wait_for
 
 Object = dict[str, Any]
@@ -285,3 +288,84 @@ def test_istioctl_analyzes_a_namespace(plane: ControlPlane, echo: Mesh) -> None:
         assert [one["code"] for one in echo.analyze(namespace=NAMESPACE)] == ["IST0101"]
     finally:
         plane.api.delete(f"{NETWORKING}/virtualservices/broken")
+
+
+# The full node.
+
+PROBE_PORT = 8080
+
+
+def probe_pod(name: str) -> Object:
+    """A pod that answers every request, and every scrape, with its name as a metric."""
+    annotations = {"prometheus.io/scrape": "true", "prometheus.io/port": str(PROBE_PORT)}
+    container = {
+        "name": "probe",
+        "image": PROBE_IMAGE,
+        "imagePullPolicy": "Never",
+        "args": ["serve", f"answers_{name} 42"],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "echo", "version": name}, "annotations": annotations},
+        "spec": {"containers": [container]},
+    }
+
+
+@pytest.fixture(scope="module")
+def probes(cluster_with_mesh: LocalCluster) -> Iterator[Mesh]:
+    """The node's mesh with the pods v1 and v2 behind a Service and a VirtualService for `probes.example.com`."""
+    plane = cluster_with_mesh.plane
+    plane.kubectl("create", "namespace", NAMESPACE)
+    account = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"
+    wait_for("service account", lambda: plane.exists(account), 20)
+    ports = {"spec": {"ports": [{"name": "http", "port": 80, "targetPort": PROBE_PORT}], "selector": {"app": "echo"}}}
+    objects = [
+        *(probe_pod(name) for name in ("v1", "v2")),
+        service("echo", {}) | ports,
+        destination_rule(),
+        virtual_service("probes.example.com", 50),
+    ]
+    for manifest in objects:
+        plane.kubectl("-n", NAMESPACE, "create", "-f", "-", stdin=json.dumps(manifest))
+    plane.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pods", "--all", "--timeout=60s")
+    yield cluster_with_mesh.mesh
+    plane.kubectl("delete", "namespace", NAMESPACE)
+
+
+@pytest.mark.node
+def test_requests_reach_real_pods_through_the_gateway(probes: Mesh) -> None:
+    host = "probes.example.com"
+    expected = {f"answers_{name} 42\n" for name in ("v1", "v2")}
+    wait_for("both answer", lambda: set(answers(probes, host, 20)) == expected, 30, hint=lambda: hint(probes))
+
+
+@pytest.mark.node
+def test_real_pods_are_scraped(probes: Mesh) -> None:
+    def scraped() -> dict[str, Object]:
+        found = {name: probes.query(f"answers_{name}") for name in ("v1", "v2")}
+        return {name: samples[0]["metric"] for name, samples in found.items()} if all(found.values()) else {}
+
+    for name, labels in wait_for("both pods scraped", scraped, 30).items():
+        assert (labels["namespace"], labels["pod"], labels["version"]) == (NAMESPACE, name, name)
+
+
+@pytest.mark.node
+def test_a_pod_reaches_prometheus_and_the_gateway_by_name(cluster_with_mesh: LocalCluster, probes: Mesh) -> None:
+    def ask(url: str) -> str:
+        return cluster_with_mesh.plane.kubectl("-n", NAMESPACE, "exec", "v1", "--", "/probe", "get", url)
+
+    for url in (probes.prometheus_url, "http://prometheus.monitoring.svc:9090"):
+        assert ask(f"{url}/-/ready").startswith("200\n")
+    assert ask("http://istio-ingressgateway.istio-system").startswith("404\n")
+
+
+@pytest.mark.node
+def test_a_killed_part_comes_back_with_up(cluster_with_mesh: LocalCluster) -> None:
+    for name in ("istiod", "envoy", "prometheus"):
+        cluster_with_mesh.supervisor.stop(name, grace=0)
+    assert not all(one.ready for one in cluster_with_mesh.status())
+    cluster_with_mesh.up(step)
+    ready = {one.name: one.ready for one in cluster_with_mesh.status()}
+    assert ready == dict.fromkeys(ready, True)
+    assert {"istiod", "envoy", "prometheus"} <= set(ready)
