@@ -239,7 +239,7 @@ def plan_serving(
     withdraw = [child for child in removed if _revision_of(child) in world.withdrawn]
     if target.spec is None:
         return plan((), (), withdraw=withdraw)
-    routes = build_traffic(obj, target.spec, decided.split) if decided.split else ()
+    routes = build_traffic(obj, target.spec, decided.split, config.namespace) if decided.split else ()
     budget = (build_disruption_budget(obj),) if decided.split else ()
     wanted = {key(manifest) for manifest in (*routes, *budget)}
     revision = target.revision
@@ -262,8 +262,8 @@ def plan_serving(
         (deployment, body)
         for deployment in children.deployments
         if key(deployment) not in applied
-        and (replicas := decided.replicas.get(_revision_of(deployment))) is not None
-        and (body := scale_patch(deployment, replicas))
+        and (pods_wanted := decided.replicas.get(_revision_of(deployment))) is not None
+        and (body := scale_patch(deployment, pods_wanted))
     ]
     return replace(step, patch=tuple(scaled))
 

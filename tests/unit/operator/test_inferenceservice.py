@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from tunewright_api.inferenceservice import InferenceServiceStatus
 from tunewright_api.names import LABEL_REVISION, LABEL_VERSION
 from tunewright_api.results import Outcome, StageResult
 from tunewright_operator.kube.errors import Forbidden, Invalid
+from tunewright_operator.policies.rollout import RETIRE_SECONDS
 from tunewright_operator.reconcile.inferenceservice import reconcile
 from tunewright_operator.reconcile.result import Children
 
@@ -183,6 +185,7 @@ class Case:
 
 ACCEPTED = {"Accepted": ("True", "Accepted")}
 SERVING = ACCEPTED | {"Ready": ("True", "Serving")}
+ROLLED_BACK = SERVING | {"Degraded": ("True", "RolledBack"), "Stalled": ("True", "RolledBack")}
 
 
 def progressing(reason: str) -> dict[str, tuple[str, str]]:
@@ -509,7 +512,7 @@ async def test_children_that_the_watch_has_not_shown_yet_are_known_by_their_owne
     await turn(reconcile, kube, obj)
     kube.writes.clear()
     before = copy.deepcopy(kube.objects)
-    result = await reconcile(kube, CONFIG, copy.deepcopy(obj), Children(), NOW)
+    result = await reconcile(kube, CONFIG, copy.deepcopy(obj), Children(versions=tuple(kube.of("ModelVersion"))), NOW)
     assert kube.objects == before
     assert kube.writes == []
     assert {c["reason"] for c in result.status["conditions"]} == {"Accepted", "Starting"}
@@ -546,16 +549,22 @@ async def test_the_old_version_answers_until_the_new_one_does() -> None:
     assert obj["status"]["stable"]["version"] == "guide-v1"
 
     run_deployment(kube, new)
-    await turn(reconcile, kube, obj)
+    result = await settle(reconcile, kube, obj)
     assert selected(kube) == new
-    assert set(revisions(kube)) == {old, new}, "the old revision stays until the Service has moved"
+    assert set(revisions(kube)) == {old, new}, "the old revision stays until proxies know that it is left"
     assert conditions(obj) == SERVING | {"Reconciling": ("True", "RollingOut")}
+    assert result.requeue_after == RETIRE_SECONDS
 
-    await settle(reconcile, kube, obj)
+    await settle(reconcile, kube, obj, NOW + timedelta(seconds=RETIRE_SECONDS))
     assert revisions(kube) == [new]
     assert [c["metadata"]["labels"][LABEL_VERSION] for c in kube.of("ConfigMap")] == ["guide-v2"]
     assert conditions(obj) == SERVING
-    assert obj["status"]["stable"] == {"version": "guide-v2", "revision": new, "readyReplicas": 1, "replicas": 1}
+    stable = {"version": "guide-v2", "revision": new, "weight": 100, "readyReplicas": 1, "replicas": 1}
+    assert obj["status"]["stable"] == stable
+    assert [(d["decision"], d["version"], d["weight"]) for d in obj["status"]["history"]] == [
+        ("Promoted", "guide-v2", 100),
+        ("Started", "guide-v2", 0),
+    ]
 
 
 async def test_a_new_version_that_cannot_start_leaves_the_old_one_alone() -> None:
@@ -571,8 +580,16 @@ async def test_a_new_version_that_cannot_start_leaves_the_old_one_alone() -> Non
     kube.put(broken)
     run_deployment(kube, new, ready=0)
     await settle(reconcile, kube, obj)
-    assert conditions(obj) == SERVING | {"Stalled": ("True", "InvalidConfig")}
+    assert conditions(obj) == ROLLED_BACK
     assert selected(kube) == old
+    assert (obj["status"]["rejected"]["version"], obj["status"]["rejected"]["reason"]) == ("guide-v2", "InvalidConfig")
+    assert "unknown dtype" in obj["status"]["message"]
+    assert "tunewright retry guide" in obj["status"]["message"]
+
+    kube.objects.pop(("Pod", broken["metadata"]["name"]))
+    await settle(reconcile, kube, obj, NOW + timedelta(seconds=RETIRE_SECONDS))
+    assert revisions(kube) == [old], "it is not tried again"
+    assert conditions(obj) == ROLLED_BACK
 
 
 async def test_going_back_removes_the_candidate() -> None:
@@ -582,6 +599,7 @@ async def test_going_back_removes_the_candidate() -> None:
     await settle(reconcile, kube, obj)
     move_to("guide-v1")(kube, obj)
     await settle(reconcile, kube, obj)
+    await settle(reconcile, kube, obj, NOW + timedelta(seconds=RETIRE_SECONDS))
     assert revisions(kube) == [old]
     assert conditions(obj) == SERVING
 
@@ -666,14 +684,15 @@ async def test_whatever_happens_on_the_way_it_ends_with_one_revision_that_answer
         await settle(reconcile, kube, obj)
         for revision in revisions(kube):
             run_deployment(kube, revision)
-    await settle(reconcile, kube, obj)
+    later = NOW + timedelta(seconds=RETIRE_SECONDS)
+    await settle(reconcile, kube, obj, later)
     assert conditions(obj) == SERVING
     (deployment,) = kube.of("Deployment")
     assert deployment["metadata"]["labels"][LABEL_VERSION] == obj["spec"]["model"]["versionRef"]["name"]
     assert selected(kube) == deployment["metadata"]["labels"][LABEL_REVISION]
     assert len(kube.of("ConfigMap")) == 1
     kube.writes.clear()
-    await settle(reconcile, kube, obj)
+    await settle(reconcile, kube, obj, later)
     assert kube.writes == []
 
 
@@ -687,4 +706,7 @@ async def test_the_children_are_as_written_down() -> None:
     )
     await settle(reconcile, kube, obj)
     assert violations(kube.of("Deployment")[0]["spec"]["template"]["spec"]) == []
-    check_golden(GOLDEN / "inferenceservice.yaml", [*kube.of("ConfigMap"), *kube.of("Deployment"), *kube.of("Service")])
+    check_golden(
+        GOLDEN / "inferenceservice.yaml",
+        [*kube.of("ConfigMap"), *kube.of("Deployment"), *kube.of("Service"), *kube.of("PodDisruptionBudget")],
+    )
