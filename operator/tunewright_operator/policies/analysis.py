@@ -1,0 +1,137 @@
+"""The verdict of one check of a rollout: the numbers of the window and the answers to the probes against the spec.
+
+Three values: what breaches a limit fails, what cannot be known is inconclusive, and only what was seen to be good
+passes. So too little traffic is never a pass, and one breach outweighs everything that could not be told.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tunewright_api.rollout import MetricCheck, Rollout, RolloutMetric
+from tunewright_api.rollout_status import Analysis, MetricAnalysis, ProbeAnalysis, Verdict
+from tunewright_operator.observe.revisions import RevisionState
+from tunewright_operator.observe.times import format_time
+from tunewright_operator.policies.answers import Answer, is_right, judge_probes
+from tunewright_operator.policies.limits import finite, judge_metric
+from tunewright_operator.policies.rollout.steps import checks_of, default_metrics
+from tunewright_operator.policies.rollout.types import Window
+
+__all__ = ["Answer", "Samples", "checks_of", "default_metrics", "is_right", "judge"]
+
+WRONG_ANSWERS = "WrongAnswers"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One round of Prometheus. An absent value: there were no data."""
+
+    values: Mapping[tuple[RolloutMetric, str], float]  # (metric, revision) -> percent or milliseconds
+    requests: Mapping[str, float]  # revision -> requests in the window
+    error: str | None = None  # why Prometheus gave no answer
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """One thing that the check found."""
+
+    verdict: Verdict
+    reason: str
+    message: str
+
+
+def judge(  # noqa: PLR0917 - all that a check sees
+    window: Window,
+    rollout: Rollout,
+    samples: Samples,
+    answers: Sequence[Answer] | None,
+    candidate: RevisionState,
+    now: datetime,
+) -> Analysis:
+    """The whole check. `answers` is None when no probe was asked."""
+    measured = bool(checks_of(rollout))
+    unknown = _unknown(window, rollout, samples) if measured else None
+    metrics = [_metric(check, window, samples, unknown) for check in checks_of(rollout)]
+    probes = judge_probes(rollout.probes, answers) if rollout.probes else None
+    findings = [*_findings(metrics, probes, unknown), *_unready(candidate, window)]
+    verdict, decisive = _worst(findings)
+    return Analysis(
+        time=format_time(now),
+        revision=window.revision,
+        weight=window.weight,
+        window_seconds=window.seconds,
+        requests=_requests(samples, window.revision) if measured else None,
+        stable_requests=_requests(samples, window.stable) if measured else None,
+        verdict=verdict,
+        reason=decisive[0].reason if decisive else "Passed",
+        message="; ".join(finding.message for finding in decisive) or _passed(window, samples, metrics, probes),
+        metrics=metrics,
+        probes=probes,
+    )
+
+
+def _metric(check: MetricCheck, window: Window, samples: Samples, unknown: _Finding | None) -> MetricAnalysis:
+    value = samples.values.get((check.name, window.revision))
+    stable = samples.values.get((check.name, window.stable)) if window.stable else None
+    judged = judge_metric(check, window, finite(value), finite(stable))
+    if unknown is None:
+        return judged
+    return judged.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "message": unknown.message})
+
+
+def _findings(
+    metrics: Sequence[MetricAnalysis], probes: ProbeAnalysis | None, unknown: _Finding | None
+) -> list[_Finding]:
+    """What was found, once each: one reason why no metric can be told stands for all of them."""
+    found = [unknown] if unknown else [_Finding(m.verdict, m.name, m.message) for m in metrics]
+    if probes:
+        reason = WRONG_ANSWERS if probes.verdict is Verdict.FAIL else "NoAnswers"
+        found.append(_Finding(probes.verdict, reason, probes.message))
+    return found
+
+
+def _worst(findings: Sequence[_Finding]) -> tuple[Verdict, list[_Finding]]:
+    """The verdict, and what it rests on."""
+    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+        decisive = [finding for finding in findings if finding.verdict is verdict]
+        if decisive:
+            return verdict, decisive
+    return Verdict.PASS, []
+
+
+def _unknown(window: Window, rollout: Rollout, samples: Samples) -> _Finding | None:
+    """Why no metric can be told."""
+    if samples.error:
+        return _Finding(Verdict.INCONCLUSIVE, "PrometheusUnavailable", samples.error)
+    requests = _requests(samples, window.revision) or 0
+    if requests >= rollout.min_requests:
+        return None
+    if window.weight or rollout.mirror:
+        counted = f"got {requests} requests in {window.seconds} s, and rollout.minRequests is {rollout.min_requests}"
+    else:
+        counted = "gets no requests to measure before the switch: set rollout.mirror to true"
+    return _Finding(Verdict.INCONCLUSIVE, "TooFewRequests", f"{window.name} {counted}")
+
+
+def _unready(candidate: RevisionState, window: Window) -> list[_Finding]:
+    if candidate.complete:
+        return []
+    message = f"{candidate.ready} of {candidate.replicas} pods of {window.name} are ready"
+    return [_Finding(Verdict.INCONCLUSIVE, "PodsNotReady", message)]
+
+
+def _requests(samples: Samples, revision: str | None) -> int | None:
+    if samples.error or revision is None:
+        return None
+    return round(finite(samples.requests.get(revision)) or 0)
+
+
+def _passed(window: Window, samples: Samples, metrics: Sequence[MetricAnalysis], probes: ProbeAnalysis | None) -> str:
+    parts = []
+    if metrics:
+        requests = _requests(samples, window.revision) or 0
+        names = ", ".join(metric.name for metric in metrics)
+        parts.append(f"{names} within limits, from {requests} requests in {window.seconds} s")
+    if probes:
+        parts.append(probes.message)
+    return "; ".join(parts) or f"all pods of {window.name} are ready"

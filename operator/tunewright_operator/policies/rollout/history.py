@@ -1,0 +1,29 @@
+"""The last ten decisions, and when one of them last took a revision out of service."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from tunewright_api.rollout_status import DecisionType, RolloutDecision
+from tunewright_operator.observe.times import parse_time
+from tunewright_operator.policies.rollout.types import RolloutState
+
+LENGTH = 10
+_LEAVING = {DecisionType.PROMOTED, DecisionType.ROLLED_BACK, DecisionType.ABORTED, DecisionType.REPLACED}
+
+
+def record(state: RolloutState, entry: RolloutDecision) -> RolloutState:
+    """Put the decision in front. A hold that equals the newest entry, but for its numbers, takes its place."""
+    newest, *older = state.history or (None,)
+    if newest and entry.decision is DecisionType.HELD and _kind(newest) == _kind(entry):
+        entry = entry.model_copy(update={"count": newest.count + 1})
+        return replace(state, history=(entry, *older))
+    return replace(state, history=(entry, *state.history)[:LENGTH])
+
+
+def _kind(entry: RolloutDecision) -> tuple[object, ...]:
+    return entry.decision, entry.revision, entry.weight, entry.reason
+
+
+def last_leaving(state: RolloutState) -> datetime | None:
+    """When a revision last became neither stable nor candidate; None when the history knows of none."""
+    return next((parse_time(entry.time) for entry in state.history if entry.decision in _LEAVING), None)

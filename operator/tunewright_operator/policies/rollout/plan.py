@@ -1,0 +1,154 @@
+"""The planner of rollouts: state and world in, decision out. Nothing is remembered but the state.
+
+Ordered rules, each from a state to a state, so that one call decides all there is to decide: planning again from its
+result changes nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import reduce
+
+from tunewright_api.rollout import Rollout, Strategy
+from tunewright_api.rollout_status import Analysis, CandidateStatus, DecisionType, Phase, Verdict
+from tunewright_operator.policies.rollout.faults import APPROVAL_REVOKED, find_fault
+from tunewright_operator.policies.rollout.moves import change, drop, move_on, promote, start, undo
+from tunewright_operator.policies.rollout.outcome import plan_removal, plan_requeue, plan_split
+from tunewright_operator.policies.rollout.pods import is_complete, plan_replicas
+from tunewright_operator.policies.rollout.requests import handle_request
+from tunewright_operator.policies.rollout.sentences import candidate_name, pods_ready, stable_name
+from tunewright_operator.policies.rollout.steps import is_judged, wait_reason
+from tunewright_operator.policies.rollout.types import RolloutPlan, RolloutState, Turn, Window, World
+from tunewright_operator.policies.rollout.windows import take_check, window_of
+
+
+def due_check(state: RolloutState, rollout: Rollout, world: World) -> Window | None:
+    """The check to make before planning; None when none is due, or when something else decides this turn."""
+    turn = Turn(rollout, world)
+    return window_of(_decide(state, turn), turn)
+
+
+def plan_rollout(state: RolloutState, rollout: Rollout, world: World, check: Analysis | None = None) -> RolloutPlan:
+    """Decide one turn. `check` is the verdict about the window of `due_check`; one that was taken before is ignored."""
+    turn = Turn(rollout, world, check)
+    state = _decide(state, turn)
+    return RolloutPlan(
+        state=state,
+        split=plan_split(state, turn),
+        replicas=plan_replicas(state, turn),
+        remove=plan_removal(state, turn),
+        requeue_after=plan_requeue(state, turn),
+    )
+
+
+def _decide(state: RolloutState, turn: Turn) -> RolloutState:
+    return reduce(lambda current, rule: rule(current, turn), _RULES, state)
+
+
+def _follow_spec(state: RolloutState, turn: Turn) -> RolloutState:
+    """What the spec no longer asks for is dropped: a candidate on its way, and the memory of a rejected one."""
+    target, rejected, candidate = turn.target, state.rejected, state.candidate
+    if target is None:
+        return state
+    if rejected and (rejected.revision != target.name or rejected.reason == APPROVAL_REVOKED):
+        state = replace(state, rejected=None)
+    if candidate is None or candidate.revision == target.name:
+        return state
+    name, stable = candidate_name(state, turn), stable_name(state, turn)
+    if target.name == state.stable:
+        return drop(state, turn, "SpecReverted", f"the spec asks for {stable} again; {name} is taken back")
+    newer = target.version if target.version != candidate.version else f"{target.version} ({target.name})"
+    return drop(state, turn, "SpecChanged", f"the spec asks for {newer} now; {name} is taken back")
+
+
+def _undo_broken(state: RolloutState, turn: Turn) -> RolloutState:
+    fault = find_fault(state, turn) if state.candidate else None
+    return undo(state, turn, DecisionType.ROLLED_BACK, fault.reason, fault.message) if fault else state
+
+
+def _settle_stable(state: RolloutState, turn: Turn) -> RolloutState:
+    """Somebody must answer. Where the stable revision may not, or is gone, the candidate does, and without one the
+    target, as at the first start: its pods need not be ready, since nobody else's are. A rejected revision never."""
+    stable, target = state.stable, turn.target
+    withdrawn = stable in turn.world.withdrawn
+    wanted = target is not None and target.name == stable
+    if stable and not withdrawn and (turn.revision(stable) or wanted):
+        return state
+    if state.candidate:
+        name = candidate_name(state, turn)
+        why = turn.world.withdrawn_reasons.get(stable or "") or "the stable revision is gone"
+        message = f"{why}; {name} answers as soon as one of its pods is ready"
+        return promote(state, turn, "StableWithdrawn" if withdrawn else "StableGone", message)
+    if target and not _is_rejected(state, target.name):
+        return replace(state, stable=target.name)
+    return replace(state, stable=None) if withdrawn else state
+
+
+def _start_candidate(state: RolloutState, turn: Turn) -> RolloutState:
+    target = turn.target
+    if target is None or state.candidate or state.stable in {None, target.name} or _is_rejected(state, target.name):
+        return state
+    return start(state, turn, target)
+
+
+def _is_rejected(state: RolloutState, revision: str) -> bool:
+    return state.rejected is not None and state.rejected.revision == revision
+
+
+def _pass_stage(state: RolloutState, turn: Turn) -> RolloutState:
+    """Go on where no check has to come first."""
+    candidate, rollout = state.candidate, turn.rollout
+    if candidate is None or candidate.paused or turn.target is None or not is_complete(turn, candidate):
+        return state
+    if _nothing_to_lose(state, turn):
+        why = f"{stable_name(state, turn)} has no ready pod"
+        return promote(state, turn, "StableDown", f"{why}; {candidate_name(state, turn)} gets all of the traffic")
+    if candidate.phase is Phase.WAITING:
+        return _leave_waiting(state, candidate, turn)
+    if candidate.phase is Phase.MIRRORING and not rollout.mirror:
+        return move_on(state, turn, "MirrorOff", "requests are no longer copied")
+    unweighted = rollout.strategy is Strategy.CANARY and not candidate.weight and candidate.phase is Phase.PROGRESSING
+    if candidate.phase is Phase.STARTING or unweighted or not is_judged(rollout):
+        name = candidate_name(state, turn)
+        return move_on(state, turn, "Ready", pods_ready(turn.ready(candidate.revision), candidate.replicas, name))
+    return state
+
+
+def _nothing_to_lose(state: RolloutState, turn: Turn) -> bool:
+    """Nobody answers, so there is nothing to compare with either; with zero replicas nobody ever would."""
+    if turn.rollout.strategy is Strategy.RECREATE or turn.ready(state.stable):
+        return False
+    candidate = state.candidate
+    early = candidate is not None and candidate.phase in {Phase.STARTING, Phase.MIRRORING}
+    return early or not turn.world.replicas
+
+
+def _leave_waiting(state: RolloutState, candidate: CandidateStatus, turn: Turn) -> RolloutState:
+    """A gate was opened, or the spec no longer has it. After a failed check a good one has to come first."""
+    if wait_reason(turn.rollout, candidate):
+        return state
+    if state.analysis and state.analysis.verdict is Verdict.FAIL:
+        return change(state, phase=Phase.MIRRORING if candidate.mirror_weight else Phase.PROGRESSING)
+    return move_on(state, turn, "Released", "nothing holds it any more")
+
+
+def _show_pods(state: RolloutState, turn: Turn) -> RolloutState:
+    candidate = state.candidate
+    if candidate is None:
+        return state
+    revision = turn.revision(candidate.revision)
+    if revision is None:
+        return change(state, ready_replicas=0, replicas=plan_replicas(state, turn)[candidate.revision])
+    return change(state, ready_replicas=revision.ready, replicas=revision.replicas)
+
+
+_RULES: tuple[Callable[[RolloutState, Turn], RolloutState], ...] = (
+    _follow_spec,
+    _undo_broken,
+    handle_request,
+    _settle_stable,
+    _start_candidate,
+    _undo_broken,
+    _show_pods,
+    take_check,
+    _pass_stage,
+)
