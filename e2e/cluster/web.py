@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def ask(url: str, *, method: str = "GET", timeout: float = 10) -> tuple[int, str]:
+def ask(
+    url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, timeout: float = 10
+) -> tuple[int, str]:
     """Send one request; return the HTTP status, whichever it is, and the body. Raises OSError when nobody answers."""
-    request = urllib.request.Request(url, method=method)
+    request = urllib.request.Request(url, headers=dict(headers or {}), method=method)
     try:
         with _OPENER.open(request, timeout=timeout) as response:
             return response.status, response.read().decode()

@@ -1,4 +1,4 @@
-"""The demo's command line: `python -m e2e.demo run|down`."""
+"""The demo's command line: `python -m e2e.demo run|canary|down`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from rich.console import Console
 
 from e2e.cluster.backends import select
 from e2e.cluster.errors import ClusterError
-from e2e.demo import quickstart, target, view
+from e2e.cluster.local import LocalCluster
+from e2e.cluster.mesh import Mesh
+from e2e.demo import canary, quickstart, target, view
 from e2e.demo.kubectl import Kubectl, KubectlError
+from e2e.demo.load import summarize
 from e2e.demo.preparation import run_side_by_side
+from e2e.demo.timeline import Timeline
 from e2e.images.common import ImageBuildError
 
 app = typer.Typer(
@@ -52,6 +56,12 @@ def run() -> None:
     images = target.images()
     with clock.step("Load the images"):
         target.load_images()
+    from_dataset_to_answer(clock, kubectl, images)
+    epilogue(kubectl, clock)
+
+
+def from_dataset_to_answer(clock: Clock, kubectl: Kubectl, images: dict[str, str]) -> None:
+    """The quickstart on a cluster that has the images."""
     with clock.step("Install Tunewright with Helm"):
         quickstart.leftovers(kubectl)
         quickstart.install(kubectl, images)
@@ -60,7 +70,7 @@ def run() -> None:
         quickstart.upload(kubectl, images["trainer"], quickstart.inputs())
     with clock.step("Train, evaluate and export on two pods"):
         quickstart.submit(kubectl)
-        job = watch_job(kubectl)
+        job = watch_job(kubectl, JOB)
         console.print(view.evaluation_table(job))
     with clock.step("Verify and approve the version"):
         version = quickstart.verified_version(kubectl, VERSION)
@@ -75,10 +85,9 @@ def run() -> None:
         samples = {sample["prompt"]: sample["base"] for sample in job["status"]["samples"]}
         tuned = quickstart.ask(kubectl, SERVICE, prompts)
         console.print(view.answers(prompts, [samples[prompt] for prompt in prompts], tuned))
-    epilogue(kubectl, clock)
 
 
-def watch_job(kubectl: Kubectl) -> quickstart.Object:
+def watch_job(kubectl: Kubectl, name: str) -> quickstart.Object:
     """Follow the job with a progress bar; without a terminal, a line for each new state."""
     with view.job_bar() if console.is_terminal else contextlib.nullcontext() as bar:
         task = bar.add_task("Pending", total=1, detail="") if bar else None
@@ -94,7 +103,7 @@ def watch_job(kubectl: Kubectl) -> quickstart.Object:
                 console.print(view.job_line(job))
                 told = mark
 
-        return quickstart.follow_job(kubectl, JOB, seen)
+        return quickstart.follow_job(kubectl, name, seen)
 
 
 def epilogue(kubectl: Kubectl, clock: Clock) -> None:
@@ -109,6 +118,82 @@ def epilogue(kubectl: Kubectl, clock: Clock) -> None:
         f"  kubectl -n {quickstart.NAMESPACE} describe ftj {JOB}\n"
         f"  kubectl explain finetunejob.spec --recursive\n"
         f"  kubectl -n {quickstart.NAMESPACE} port-forward service/{SERVICE} 8000:80\n"
+        "  make demo-canary\n"
+        "  make demo-down"
+    )
+
+
+@app.command(name="canary")
+def canary_demo() -> None:
+    """Promote a better version step by step under load, then see a worse one undone. Starts with `run` if needed."""
+    clock = Clock()
+    with clock.step("Cluster, Istio, Prometheus and images"):
+        run_side_by_side(console, target.preparation(mesh=True))
+        target.load_images()
+    kubectl = Kubectl(select().kubeconfig())
+    images = target.images()
+    if not canary.is_served(kubectl):
+        from_dataset_to_answer(clock, kubectl, images)
+    mesh = LocalCluster().mesh
+    with clock.step("Put the service behind Istio, and tell the operator where Prometheus is"):
+        canary.install(kubectl, images)
+        canary.start_over(kubectl, images["server"])
+        canary.move_alias(kubectl, canary.FIRST)
+        canary.join_mesh(kubectl, mesh)
+        console.print(f"{canary.FIRST} answers at {mesh.gateway_url} as {canary.host()}")
+    with clock.step("Train version 2, which goes on from version 1"):
+        make_version(kubectl, canary.BETTER)
+    with clock.step("The alias moves to version 2: promoted step by step, while people ask"):
+        roll_out(kubectl, mesh, canary.BETTER, "promoted")
+    with clock.step("Train version 3, for a single step"):
+        make_version(kubectl, canary.WORSE)
+    with clock.step("The alias moves to version 3: rolled back by itself, while people ask"):
+        roll_out(kubectl, mesh, canary.WORSE, "rolled back")
+    canary_epilogue(kubectl, mesh, clock)
+
+
+def make_version(kubectl: Kubectl, version: str) -> None:
+    """Train and approve a version; one of an earlier run is taken as it is."""
+    job = canary.train(kubectl, version, lambda name: watch_job(kubectl, name))
+    console.print(view.evaluation_table(job) if job else f"{version} was trained before")
+    console.print(f"{quickstart.APPROVER} approved {version}: {canary.approve(kubectl, version)[:19]}…")
+
+
+def roll_out(kubectl: Kubectl, mesh: Mesh, version: str, expected: str) -> None:
+    """Move the alias and tell what the operator does, under load; DemoError when it ends in another way."""
+    timeline = Timeline()
+    timeline.see(canary.service(kubectl))
+
+    def tell(service: quickstart.Object) -> None:
+        for entry in timeline.see(service):
+            console.print(entry.line, markup=False)
+
+    with canary.load(mesh) as load:
+        canary.move_alias(kubectl, version)
+        service = canary.follow_rollout(kubectl, version, tell)
+        canary.wait_retired(kubectl)
+    ended = canary.outcome(service, version)
+    console.print(f"{version} was {ended}. {view.load_line(summarize(load.exchanges))}")
+    if ended != expected:
+        raise quickstart.DemoError(f"{version} was {ended}, and should have been {expected}")
+
+
+def canary_epilogue(kubectl: Kubectl, mesh: Mesh, clock: Clock) -> None:
+    """Who answered, the state, the times, and what to type next."""
+    answered = canary.requests_by_version(mesh)
+    console.print("Answered, as Prometheus counted: " + ", ".join(f"{n} by {one}" for one, n in answered.items()))
+    console.print()
+    console.print(kubectl.run("get", "tis", "-o", "wide", "-n", quickstart.NAMESPACE).rstrip())
+    console.print()
+    console.print(view.time_table(clock.seconds))
+    console.print(
+        "\nThe cluster is still up. Next:\n"
+        f"  export KUBECONFIG={kubectl.kubeconfig}\n"
+        f"  tunewright -n {quickstart.NAMESPACE} get {SERVICE}\n"
+        f"  tunewright -n {quickstart.NAMESPACE} why {SERVICE}\n"
+        f"  kubectl -n {quickstart.NAMESPACE} get tis,mv -o wide\n"
+        f"  kubectl -n {quickstart.NAMESPACE} get virtualservice {SERVICE} -o yaml\n"
+        f"  curl -s {mesh.gateway_url}/v1/models -H 'Host: {canary.host()}'\n"
         "  make demo-down"
     )
 

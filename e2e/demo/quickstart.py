@@ -7,7 +7,7 @@ import json
 import subprocess
 import tarfile
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,13 @@ def manifest(name: str) -> str:
     return (EXAMPLE / name).read_text()
 
 
-def install(kubectl: Kubectl, images: dict[str, str]) -> None:
-    """Install or upgrade the chart with the real helm, and wait as helm does."""
-    values = [f"--set-string=images.{part}={reference}" for part, reference in sorted(images.items())]
+def install(kubectl: Kubectl, images: Mapping[str, str], values: Mapping[str, str] | None = None) -> None:
+    """Install or upgrade the chart with the real helm, and wait as helm does; `values` are further ones, by path."""
+    given = {f"images.{part}": reference for part, reference in sorted(images.items())} | dict(values or {})
     command = [
         *(str(binary("helm")), "upgrade", "--install", RELEASE, str(CHART)),
         *(f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={OPERATOR_NAMESPACE}", "--create-namespace"),
-        *("--wait", "--timeout=180s", *values),
+        *("--wait", "--timeout=180s", *(f"--set-string={path}={value}" for path, value in given.items())),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

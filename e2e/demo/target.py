@@ -20,12 +20,13 @@ def kind_of_cluster() -> str:
     return os.environ.get("CLUSTER") or "local"
 
 
-def preparation() -> dict[str, list[list[str]]]:
-    """What must be built, as commands that can run side by side."""
+def preparation(*, mesh: bool = False) -> dict[str, list[list[str]]]:
+    """What must be built, as commands that can run side by side; `mesh` adds Istio and Prometheus to the cluster."""
+    up = ["e2e.cluster", "up", *(["--mesh"] if mesh else [])]
     if kind_of_cluster() == "kubeconfig":
-        return {"cluster": [["e2e.cluster", "build", "helm"], ["e2e.cluster", "up"]], "model": MODEL_STEPS}
+        return {"cluster": [["e2e.cluster", "build", "helm"], up], "model": MODEL_STEPS}
     tools = [["e2e.cluster", "build", "helm"]] if kind_of_cluster() == "kind" else []
-    return {"cluster": [*tools, ["e2e.cluster", "up"]], "images": BUILD_STEPS}
+    return {"cluster": [*tools, up], "images": BUILD_STEPS}
 
 
 def images() -> dict[str, str]:

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from e2e.demo.load import Summary
+
 Object = dict[str, Any]
 
 
@@ -85,6 +87,15 @@ def answers(prompts: Sequence[str], base: Sequence[str], tuned: Sequence[str]) -
 
 def _one_line(answer: str) -> str:
     return textwrap.shorten(answer, 160, placeholder=" …")
+
+
+def load_line(load: Summary) -> str:
+    """What became of a load's requests."""
+    failed = f"{len(load.failures)} failed, the first one with: {load.failures[0]}" if load.failures else "none failed"
+    return (
+        f"Of {load.requests:,} requests in {load.seconds:.0f} s {failed}; "
+        f"first token after {load.first_token_p50:.2f} s (p50), {load.first_token_p95:.2f} s (p95)"
+    )
 
 
 def time_table(seconds: Sequence[tuple[str, float]]) -> Table:
