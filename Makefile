@@ -26,6 +26,10 @@ help: ## List every task.
 demo: setup ## From three YAML objects to an answer, on a real throw-away cluster.
 	@$(RUN) e2e.demo run
 
+.PHONY: demo-canary
+demo-canary: setup ## On the demo's cluster: a better version is promoted under load, a worse one undone.
+	@$(RUN) e2e.demo canary
+
 .PHONY: demo-down
 demo-down: setup ## Remove what `make demo` started (the cache of built things stays).
 	@$(RUN) e2e.demo down
