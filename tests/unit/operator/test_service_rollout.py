@@ -1,0 +1,318 @@
+"""An InferenceService on its way from one revision to the next: what is written, in which order, and after a kill."""
+
+import copy
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.kstatus import KStatus, kstatus
+from tests.serving import (
+    CONFIG,
+    DIGEST,
+    NOW,
+    FakeKube,
+    approved,
+    claim,
+    conditions,
+    revisions,
+    run_deployment,
+    selected,
+    version,
+)
+from tests.serving import service as build_service
+from tunewright_api.names import ANNOTATION_REQUEST, LABEL_VERSION
+from tunewright_api.rollout_status import Analysis, Verdict
+from tunewright_operator.observe.times import format_time
+from tunewright_operator.policies.rollout import RETIRE_SECONDS
+from tunewright_operator.reconcile import inferenceservice as module
+from tunewright_operator.reconcile.inferenceservice import reconcile
+
+Object = dict[str, Any]
+
+MEASURED = replace(CONFIG, prometheus_url="http://prometheus.test")
+CANARY = {"strategy": "Canary", "interval": "10s", "steps": [10, 50]}
+INTERVAL = timedelta(seconds=10)
+
+
+class KilledError(Exception):
+    """The operator ends here."""
+
+
+class World:
+    """A service behind Istio whose checks have the verdict that a test gives them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **spec: Any) -> None:
+        self.kube = FakeKube()
+        self.kube.put(claim(), approved(), approved("guide-v2"), approved("guide-v3"))
+        self.obj = build_service(**({"traffic": {"provider": "Istio"}, "rollout": CANARY} | spec))
+        self.now = NOW
+        self.verdict = Verdict.PASS
+        self.checks = 0
+        self.kill_at: int | None = None
+        monkeypatch.setattr(module, "measure", self._measure)
+
+        async def not_measured(_: str) -> None:
+            return None
+
+        monkeypatch.setattr(module, "fetch_readiness", not_measured)
+
+    async def _measure(self, *_: Any, window: Any, now: datetime, **__: Any) -> Analysis:
+        self.checks += 1
+        return Analysis(
+            time=format_time(now),
+            revision=window.revision,
+            weight=window.weight,
+            window_seconds=window.seconds,
+            verdict=self.verdict,
+            reason="TTFTP95" if self.verdict is Verdict.FAIL else "Passed",
+            message="as the test says",
+        )
+
+    async def turn(self) -> None:
+        """One reconcile; what it recorded on the way is stored even if it is killed after that."""
+        kube, done = self.kube, len(self.kube.statuses)
+        try:
+            result = await reconcile(kube, MEASURED, copy.deepcopy(self.obj), kube.children(self.obj), self.now)
+            self.obj["status"] = result.status
+        except KilledError:
+            for status in kube.statuses[done:]:
+                self.obj["status"] = status
+
+    async def settle(self, *, seconds: float = 0, pods: bool = True) -> None:
+        """Let time pass, and reconcile until nothing changes; every pod that was asked for is ready with `pods`."""
+        self.now += timedelta(seconds=seconds)
+        for _ in range(20):
+            before = (copy.deepcopy(self.kube.objects), copy.deepcopy(self.obj["status"]))
+            if pods:
+                for revision in revisions(self.kube):
+                    run_deployment(self.kube, revision)
+            await self.turn()
+            if before == (self.kube.objects, self.obj["status"]):
+                return
+        raise AssertionError(f"does not settle: {self.kube.writes[-20:]}")
+
+    def move(self, name: str) -> None:
+        """The spec asks for another version."""
+        self.obj["spec"]["model"] = {"versionRef": {"name": name}}
+        self.obj["metadata"]["generation"] += 1
+
+    def ask(self, verb: str, number: int = 1) -> None:
+        """A person's request about the candidate."""
+        status = self.obj["status"]
+        revision = (status.get("candidate") or status.get("rejected"))["revision"]
+        self.obj["metadata"]["annotations"] = {ANNOTATION_REQUEST: f"{verb}@{revision}/{number}"}
+
+    def weights(self) -> dict[str, int]:
+        """Version -> percent, as the VirtualService has it."""
+        versions = {
+            d["metadata"]["name"][-8:]: d["metadata"]["labels"][LABEL_VERSION] for d in self.kube.of("Deployment")
+        }
+        (routes,) = [vs["spec"]["http"][-1]["route"] for vs in self.kube.of("VirtualService")]
+        return {versions[route["destination"]["subset"]]: route["weight"] for route in routes}
+
+    @property
+    def decisions(self) -> list[str]:
+        """The history, oldest first."""
+        return [entry["decision"] for entry in reversed(self.obj["status"]["history"])]
+
+
+@pytest.fixture
+async def canary(monkeypatch: pytest.MonkeyPatch) -> World:
+    """guide-v1 serves, guide-v2 has its first weight."""
+    world = World(monkeypatch)
+    await world.settle()
+    world.move("guide-v2")
+    await world.settle()
+    assert world.weights() == {"guide-v1": 90, "guide-v2": 10}
+    return world
+
+
+async def test_a_good_candidate_moves_up_interval_by_interval(canary: World) -> None:
+    assert conditions(canary.obj)["Reconciling"] == ("True", "Progressing")
+    assert conditions(canary.obj)["Ready"] == ("True", "Serving")
+    assert kstatus(canary.obj) is KStatus.IN_PROGRESS
+    assert selected(canary.kube) == canary.obj["status"]["stable"]["revision"]
+    await canary.settle(seconds=9)
+    assert canary.checks == 0, "no check before the interval is over"
+    await canary.settle(seconds=1)
+    assert canary.weights() == {"guide-v1": 50, "guide-v2": 50}
+    await canary.settle(seconds=10)
+    assert canary.weights() == {"guide-v2": 100}
+    await canary.settle(seconds=RETIRE_SECONDS)
+    assert len(revisions(canary.kube)) == 1
+    assert canary.checks == 2
+    assert canary.decisions == ["Started", "Advanced", "Advanced", "Promoted"]
+    assert conditions(canary.obj) == {"Accepted": ("True", "Accepted"), "Ready": ("True", "Serving")}
+
+
+async def test_a_breach_is_undone_in_one_turn_and_remembered(canary: World) -> None:
+    canary.verdict = Verdict.FAIL
+    canary.now += INTERVAL
+    await canary.turn()
+    assert canary.weights() == {"guide-v1": 100}
+    assert conditions(canary.obj) == {
+        "Accepted": ("True", "Accepted"),
+        "Ready": ("True", "Serving"),
+        "Degraded": ("True", "RolledBack"),
+        "Stalled": ("True", "RolledBack"),
+    }
+    assert kstatus(canary.obj) is KStatus.FAILED
+    await canary.settle(seconds=600)
+    assert revisions(canary.kube) == [canary.obj["status"]["stable"]["revision"]], "it is not tried again"
+    canary.kube.writes.clear()
+    await canary.settle(seconds=600)
+    assert canary.kube.writes == []
+
+    canary.verdict = Verdict.PASS
+    canary.ask("retry")
+    await canary.settle()
+    assert canary.weights() == {"guide-v1": 90, "guide-v2": 10}
+    assert canary.obj["status"]["lastHandledRequest"]["outcome"] == "Done"
+
+
+async def test_the_decision_is_in_status_before_the_weights_move(canary: World) -> None:
+    canary.kube.statuses.clear()
+    seen: list[tuple[int, int]] = []
+    apply = canary.kube.apply
+
+    async def spy(manifest: Object) -> Object:
+        if manifest["kind"] == "VirtualService":
+            route = manifest["spec"]["http"][-1]["route"]
+            seen.append((canary.kube.statuses[-1]["candidate"]["weight"], route[-1]["weight"]))
+        return await apply(manifest)
+
+    canary.kube.apply = spy  # type: ignore[method-assign]
+    await canary.settle(seconds=10)
+    assert seen == [(50, 50)]
+
+
+async def test_an_operator_that_is_killed_at_any_write_ends_as_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(kill_at: int | None) -> tuple[int, list[dict[str, int]], list[str], Object]:
+        world, writes, history = World(monkeypatch), 0, []
+
+        def count() -> None:
+            nonlocal writes
+            writes += 1
+            if writes == kill_at:
+                raise KilledError
+
+        for verb in ("create", "apply", "delete", "patch_status"):
+            original = getattr(world.kube, verb)
+
+            async def counted(*arguments: Any, original: Any = original) -> Any:
+                answer = await original(*arguments)
+                count()
+                return answer
+
+            monkeypatch.setattr(world.kube, verb, counted)
+        await world.settle()
+        world.move("guide-v2")
+        for _ in range(10):
+            await world.settle(seconds=5)
+            if not history or history[-1] != world.weights():
+                history.append(world.weights())
+        return writes, history, world.decisions, {**world.obj["status"], "history": None, "conditions": None}
+
+    total, history, decisions, status = await run(None)
+    assert history[-1] == {"guide-v2": 100}
+    for kill_at in range(1, total + 1):
+        _, killed_history, killed_decisions, killed_status = await run(kill_at)
+        assert (killed_history, killed_decisions, killed_status) == (history, decisions, status), f"at write {kill_at}"
+
+
+async def test_an_abort_and_a_revoked_approval_are_undone_in_one_turn(canary: World) -> None:
+    before = copy.deepcopy((canary.kube.objects, canary.obj))
+    canary.ask("abort")
+    await canary.turn()
+    assert canary.weights() == {"guide-v1": 100}
+    assert canary.obj["status"]["rejected"]["reason"] == "Aborted"
+
+    canary.kube.objects, canary.obj = before
+    canary.kube.put(version("guide-v2", status={"observedGeneration": 1, "verifiedDigest": DIGEST}))
+    await canary.turn()
+    assert [d["metadata"]["labels"][LABEL_VERSION] for d in canary.kube.of("Deployment")] == ["guide-v1"]
+    assert canary.weights() == {"guide-v1": 100}
+    assert canary.obj["status"]["history"][0]["reason"] == "ApprovalRevoked"
+
+
+async def test_a_newer_spec_takes_the_place_of_the_candidate(canary: World) -> None:
+    canary.move("guide-v3")
+    await canary.settle(pods=False)
+    assert canary.weights() == {"guide-v1": 100}
+    assert canary.obj["status"]["candidate"]["version"] == "guide-v3"
+    await canary.settle()
+    assert canary.weights() == {"guide-v1": 90, "guide-v3": 10}
+
+
+# --- aliases ----------------------------------------------------------------------------------
+
+
+async def test_moving_an_alias_starts_a_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch)
+    world.obj["spec"]["model"] = {"alias": {"modelName": "guide", "name": "production"}}
+    await world.settle()
+    assert conditions(world.obj)["Ready"] == ("False", "AliasNotFound")
+    assert "add it to spec.aliases" in world.obj["status"]["message"]
+
+    world.kube.put(approved(aliases=["production"]))
+    await world.settle()
+    assert world.weights() == {"guide-v1": 100}
+
+    world.kube.put(approved("guide-v2", aliases=["production"]))
+    await world.settle()
+    assert conditions(world.obj)["Reconciling"] == ("True", "AliasAmbiguous")
+    assert "guide-v1 and guide-v2 have the alias production" in world.obj["status"]["message"]
+    assert world.weights() == {"guide-v1": 100}
+
+    world.kube.put(approved())
+    await world.settle()
+    assert world.weights() == {"guide-v1": 90, "guide-v2": 10}
+
+    world.kube.put(approved("guide-v2"), approved("guide-v3", aliases=["production"]))
+    await world.settle()
+    assert world.weights() == {"guide-v1": 90, "guide-v3": 10}
+
+
+# --- providers --------------------------------------------------------------------------------
+
+
+async def test_a_mesh_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch)
+    world.kube.unknown = {"networking.istio.io/v1"}
+    await world.settle()
+    assert conditions(world.obj)["Ready"] == ("False", "IstioNotInstalled")
+    assert "install it, or set traffic.provider to another one" in world.obj["status"]["message"]
+    world.kube.unknown = set()
+    await world.settle()
+    assert conditions(world.obj)["Ready"] == ("True", "Serving")
+
+
+async def test_leaving_a_mesh_removes_its_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch)
+    await world.settle()
+    assert world.kube.of("VirtualService")
+    assert world.kube.of("DestinationRule")
+    world.obj["spec"]["traffic"] = {"provider": "None"}
+    await world.settle()
+    kinds = {kind for kind, _ in world.kube.objects}
+    assert kinds == {
+        "ConfigMap",
+        "Deployment",
+        "ModelVersion",
+        "PersistentVolumeClaim",
+        "PodDisruptionBudget",
+        "Service",
+    }
+    assert world.obj["status"]["traffic"]["provider"] == "None"
+    assert "traffic.provider Istio has all of them" in world.obj["status"]["traffic"]["message"]
+
+
+async def test_a_canary_without_a_prometheus_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch)
+    result = await reconcile(world.kube, CONFIG, world.obj, world.kube.children(world.obj), NOW)
+    accepted = {c["type"]: c for c in result.status["conditions"]}["Accepted"]
+    assert (accepted["status"], accepted["reason"]) == ("False", "PrometheusNotConfigured")
+    assert "set prometheus.url of the chart" in accepted["message"]
+    assert not world.kube.of("Deployment")
