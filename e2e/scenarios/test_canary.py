@@ -1,0 +1,293 @@
+"""One service on a real node through its rollouts: real vLLM, Istio and Prometheus, under load all the time.
+
+The tests follow each other: each finds the service as the one before left it. They go on from the version that
+test_quickstart.py trains, and train it themselves when they run alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.cluster.audit import AuditLog
+from e2e.cluster.local import LocalCluster
+from e2e.cluster.mesh import Mesh
+from e2e.cluster.wait import wait_for
+from e2e.demo import canary, quickstart
+from e2e.demo.canary import BETTER, FIRST, WORSE
+from e2e.demo.kubectl import Kubectl, condition, is_true, poll
+from e2e.demo.load import Load, summarize
+from e2e.scenarios.chaos import kill_pod
+from e2e.scenarios.conftest import Platform
+from tests.rollouts.laws import Weights, check_decided_first, check_laws, status_history, weight_history
+
+pytestmark = pytest.mark.node
+
+Object = dict[str, Any]
+
+NAMESPACE, SERVICE = quickstart.NAMESPACE, canary.SERVICE
+STEPS = yaml.safe_load(canary.manifest())["spec"]["rollout"]["steps"]
+MANY = 1000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The running service, and how to look at it."""
+
+    platform: Platform
+    mesh: Mesh
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return self.platform.kubectl
+
+    @property
+    def audit(self) -> AuditLog:
+        return self.platform.plane.audit
+
+    def load(self) -> Load:
+        """Short answers: it is the number of requests that counts here."""
+        return canary.load(self.mesh, max_tokens=4)
+
+    def service(self) -> Object:
+        return canary.service(self.kubectl)
+
+    def follow(self, version: str, watched: Watched) -> Object:
+        """The service when the rollout of this version has ended and the pods of the other revision are gone."""
+        ended = canary.follow_rollout(self.kubectl, version, watched)
+        canary.wait_retired(self.kubectl)
+        return ended
+
+    def weights(self, since: int) -> list[Weights]:
+        """What the gateway was told since a mark of the audit log; it must be lawful, and decided before."""
+        history = weight_history(self.audit, NAMESPACE, f"{SERVICE}-gateways", SERVICE, since=since)
+        check_laws(history, STEPS)
+        check_decided_first(history, status_history(self.audit, NAMESPACE, SERVICE))
+        return history
+
+
+@dataclass
+class Watched:
+    """The states of a service during a rollout: it must be Ready in each."""
+
+    unready: list[Object] = field(default_factory=list)
+
+    def __call__(self, service: Object) -> None:
+        ready = condition(service, "Ready")
+        if ready is None or ready["status"] != "True":
+            self.unready.append(service["status"])
+
+
+@pytest.fixture(scope="module")
+def mesh(platform: Platform, cluster_with_mesh: LocalCluster) -> Mesh:
+    """Istio and Prometheus, which the operator knows from now on."""
+    canary.install(platform.kubectl, platform.images)
+    return cluster_with_mesh.mesh
+
+
+@pytest.fixture(scope="module")
+def versions(platform: Platform, mesh: Mesh) -> None:
+    """Three approved versions. The mesh is up before, so that Prometheus sees two of them being trained."""
+    kubectl = platform.kubectl
+    kubectl.apply(quickstart.manifest("rbac.yaml"))
+    if kubectl.get("modelversion", FIRST, NAMESPACE) is None:
+        kubectl.apply(quickstart.manifest("02-finetunejob.yaml"))
+        quickstart.follow_job(kubectl, "guide", lambda _: None)
+        canary.approve(kubectl, FIRST)
+    for _, file in canary.JOBS.values():
+        kubectl.apply(canary.manifest(file))
+    for version, (job, _) in canary.JOBS.items():
+        quickstart.follow_job(kubectl, job, lambda _: None)
+        canary.approve(kubectl, version)
+
+
+@pytest.fixture(scope="module")
+def stage(platform: Platform, mesh: Mesh, versions: None) -> Iterator[Stage]:
+    """The first version behind Istio; at the end the service goes, so that the node is free for others."""
+    canary.move_alias(platform.kubectl, FIRST)
+    canary.join_mesh(platform.kubectl, mesh)
+    yield Stage(platform, mesh)
+    platform.kubectl.run("delete", "ftj,tis", "--all", "-n", NAMESPACE, "--wait=true", "--timeout=60s")
+
+
+def test_a_better_version_is_promoted_under_load_without_one_failed_request(stage: Stage) -> None:
+    watched, mark = Watched(), stage.audit.mark()
+    with stage.load() as load:
+        canary.move_alias(stage.kubectl, BETTER)
+        service = stage.follow(BETTER, watched)
+        load.wait_for(MANY)
+    summary = summarize(load.exchanges)
+    print(summary)
+    assert summary.failures == ()
+    assert summary.requests >= MANY
+    assert canary.outcome(service, BETTER) == "promoted"
+    assert watched.unready == []
+    taken = [one for one in reversed(service["status"]["history"]) if one["decision"] != "Held"]
+    assert [(one["decision"], one["weight"]) for one in taken] == [
+        ("Started", 0),
+        *(("Advanced", weight) for weight in STEPS),
+        ("Promoted", 100),
+    ]
+    history = stage.weights(mark)
+    assert history[-1].whole == service["status"]["stable"]["revision"]
+    assert len(history) >= len(STEPS) + 1
+    analysis = service["status"]["analysis"]
+    assert analysis["verdict"] == "Pass"
+    assert [one["name"] for one in analysis["metrics"] if one.get("candidate") is None] == []
+    assert (analysis["probes"]["passed"], analysis["probes"]["total"]) == (3, 3)
+    # Prometheus is what judges: it must have seen what the clients saw.
+    counted = canary.requests_by_version(stage.mesh)
+    assert counted.keys() >= {FIRST, BETTER}
+    assert sum(counted.values()) >= 0.98 * summary.requests
+
+
+def test_a_version_that_answers_wrongly_is_rolled_back_by_itself(stage: Stage) -> None:
+    watched, mark = Watched(), stage.audit.mark()
+    before = stage.service()["status"]["stable"]["revision"]
+    with stage.load() as load:
+        canary.move_alias(stage.kubectl, WORSE)
+        service = stage.follow(WORSE, watched)
+    assert summarize(load.exchanges).failures == ()
+    status = service["status"]
+    assert (status["stable"]["version"], status["stable"]["revision"]) == (BETTER, before)
+    assert (status["rejected"]["version"], status["rejected"]["reason"]) == (WORSE, "WrongAnswers")
+    assert (status["history"][0]["decision"], status["history"][0]["reason"]) == ("RolledBack", "WrongAnswers")
+    assert status["analysis"]["verdict"] == "Fail"
+    assert status["analysis"]["probes"]["passed"] < 3
+    assert watched.unready == []
+    assert is_true(service, "Degraded")
+    stalled = condition(service, "Stalled")
+    assert stalled
+    assert stalled["reason"] == "RolledBack"
+    assert stage.weights(mark)[-1].shares == {before: 100}
+
+
+def test_the_rejected_version_is_forgotten_once_another_one_is_asked_for(stage: Stage) -> None:
+    canary.move_alias(stage.kubectl, BETTER)
+    service = settled(stage)
+    assert service["status"]["stable"]["version"] == BETTER
+    assert not is_true(service, "Degraded")
+
+
+NEVER_READY = {
+    "an argument that vLLM does not know": (
+        {"extraArgs": ["--no-such-argument=1"]},
+        "InvalidConfig",
+        "no-such-argument",
+    ),
+    "a longer context than the model's": ({"maxModelLen": 100_000}, "InvalidConfig", "engine.maxModelLen"),
+}
+
+
+@pytest.mark.parametrize("case", NEVER_READY)
+def test_a_revision_that_never_gets_ready_is_rolled_back(stage: Stage, case: str) -> None:
+    engine, reason, word = NEVER_READY[case]
+    mark, before = stage.audit.mark(), stage.service()["status"]["stable"]["revision"]
+    document = yaml.safe_load(canary.manifest())
+    document["spec"]["engine"] |= engine
+    with stage.load() as load:
+        stage.kubectl.apply(yaml.safe_dump(document))
+        service = rolled_back(stage, before)
+    check_never_served(stage, service, load, before=before, mark=mark, reason=reason, word=word)
+    stage.kubectl.apply(canary.manifest())
+    assert settled(stage)["status"]["stable"]["revision"] == before
+
+
+def test_files_that_changed_after_their_verification_are_never_served(stage: Stage, tmp_path: Path) -> None:
+    mark, before = stage.audit.mark(), stage.service()["status"]["stable"]["revision"]
+    (tmp_path / "config.json").write_text("{}")
+    changed = {"models/guide/v3/model/config.json": tmp_path / "config.json"}
+    quickstart.upload(stage.kubectl, stage.platform.images["trainer"], changed)
+    with stage.load() as load:
+        canary.move_alias(stage.kubectl, WORSE)
+        service = rolled_back(stage, before)
+    check_never_served(stage, service, load, before=before, mark=mark, reason="DigestMismatch", word="models/guide/v3")
+    canary.move_alias(stage.kubectl, BETTER)
+    settled(stage)
+
+
+def test_an_operator_that_is_killed_on_the_way_ends_like_one_that_is_not(stage: Stage) -> None:
+    watched, mark = Watched(), stage.audit.mark()
+    killed: list[int] = []
+
+    def kill(service: Object) -> None:
+        watched(service)
+        weight = (service["status"].get("candidate") or {}).get("weight", 0)
+        if weight in (STEPS[0], STEPS[-1]) and weight not in killed:
+            assert kill_pod(stage.platform.operator_pod())
+            killed.append(weight)
+
+    with stage.load() as load:
+        canary.move_alias(stage.kubectl, FIRST)
+        service = canary.follow_rollout(stage.kubectl, FIRST, kill)
+        canary.wait_retired(stage.kubectl)
+    assert killed == [STEPS[0], STEPS[-1]]
+    assert canary.outcome(service, FIRST) == "promoted"
+    assert summarize(load.exchanges).failures == ()
+    assert watched.unready == []
+    history = stage.weights(mark)
+    assert history[-1].whole == service["status"]["stable"]["revision"]
+    assert len(history) >= len(STEPS) + 1
+
+
+def test_a_restarted_pod_fails_no_request(stage: Stage) -> None:
+    name = f"deployment/{SERVICE}-{stage.service()['status']['stable']['revision']}"
+    with stage.load() as load:
+        load.wait_for(20)
+        stage.kubectl.run("rollout", "restart", name, "-n", NAMESPACE)
+        stage.kubectl.run("rollout", "status", name, "-n", NAMESPACE, "--timeout=300s")
+        canary.wait_retired(stage.kubectl)
+        load.wait_for(len(load.exchanges) + 20)
+    assert summarize(load.exchanges).failures == ()
+    assert stage.service()["status"]["stable"]["version"] == FIRST
+
+
+def rolled_back(stage: Stage, before: str) -> Object:
+    """The service once a revision other than `before` was rejected and its pods are gone."""
+
+    def ended(service: Object) -> bool:
+        status = service["status"]
+        return "candidate" not in status and "rejected" in status and status["stable"]["revision"] == before
+
+    service = poll(stage.service, ended, 300)
+    canary.wait_retired(stage.kubectl)
+    return service
+
+
+def settled(stage: Stage) -> Object:
+    """The service once it is as its spec says, with nothing rejected."""
+
+    def so(service: Object) -> bool:
+        return is_true(service, "Ready") and not {"candidate", "rejected"} & service["status"].keys()
+
+    return poll(stage.service, so, 60)
+
+
+def check_never_served(
+    stage: Stage, service: Object, load: Load, *, before: str, mark: int, reason: str, word: str
+) -> None:
+    """The rejection names the cause, nobody got an error, and the route never led away from the stable revision."""
+    status = service["status"]
+    assert status["rejected"]["reason"] == reason
+    assert word in status["rejected"]["message"]
+    assert status["lastFailure"]["reason"] == reason
+    assert is_true(service, "Ready")
+    assert is_true(service, "Degraded")
+    assert summarize(load.exchanges).failures == ()
+    assert [weights.shares for weights in stage.weights(mark) if weights.shares != {before: 100}] == []
+
+
+def test_deleting_the_service_leaves_nothing_of_it_in_the_mesh(stage: Stage) -> None:
+    stage.kubectl.run("delete", "tis", SERVICE, "-n", NAMESPACE, "--wait=true", "--timeout=60s")
+    kinds = "virtualservices,destinationrules,peerauthentications,authorizationpolicies,services,deployments,configmaps"
+
+    def gone() -> bool:
+        selector = "app.kubernetes.io/managed-by=tunewright,tunewright.io/kind=InferenceService"
+        return not stage.kubectl.run("get", kinds, "-n", NAMESPACE, "-l", selector).strip()
+
+    wait_for("children gone", gone, 90, interval=1)
