@@ -24,29 +24,46 @@ class Quantization(StrEnum):
     GPTQ = "GPTQ"
     COMPRESSED_TENSORS = "CompressedTensors"
     FP8 = "FP8"
-    BITS_AND_BYTES = "BitsAndBytes"
 
 
 # vLLM's arguments that a typed field, the artifact or the supervisor decides, or that open what we keep closed: none
 # may come from extraArgs, not even shortened (argparse takes `--max-model-l`) or with underscores.
 RESERVED_ARGUMENTS = (
     # decided by a field of spec.engine, spec.sampling or spec.model
-    *("model", "served-model-name", "tokenizer", "revision", "dtype", "max-model-len", "gpu-memory-utilization"),
-    *("tensor-parallel-size", "pipeline-parallel-size", "quantization", "max-num-seqs", "enforce-eager"),
+    *("model", "served-model-name", "tokenizer", "tokenizer-revision", "revision", "dtype", "max-model-len"),
+    *("gpu-memory-utilization", "device-memory-utilization", "tensor-parallel-size", "pipeline-parallel-size"),
+    *("quantization", "max-num-seqs", "generation-config", "override-generation-config"),
     *("enable-chunked-prefill", "no-enable-chunked-prefill", "enable-prefix-caching", "no-enable-prefix-caching"),
-    *("generation-config", "override-generation-config"),
-    # decided by the server image
-    *("host", "port", "uds", "root-path", "api-server-count", "shutdown-timeout", "middleware", "headless", "config"),
-    *("disable-fastapi-docs", "disable-access-log-for-endpoints"),
-    # opens what is closed, or runs code from outside the verified artifact
-    *("api-key", "trust-remote-code", "enable-log-requests", "enable-log-outputs", "allowed-local-media-path"),
-    *("tool-parser-plugin", "reasoning-parser-plugin", "worker-cls", "worker-extension-cls", "logits-processors"),
-    *("enable-tokenizer-info-endpoint", "enable-server-load-tracking", "profiler-config", "hf-token", "hf-overrides"),
+    # decided by the server image: address, protocol, processes, log, metrics
+    *("host", "port", "uds", "root-path", "grpc", "grpc-port", "api-server-count", "shutdown-timeout", "middleware"),
+    *("headless", "help", "config", "disable-fastapi-docs", "disable-access-log-for-endpoints", "disable-log-stats"),
+    *("ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs", "ssl-ciphers", "enable-ssl-refresh"),
+    *("allow-credentials", "allowed-origins", "allowed-methods", "allowed-headers", "api-key"),
+    # decided by the pod: one node, one server, its own GPUs
+    *("nnodes", "node-rank", "master-addr", "master-port", "distributed-executor-backend", "enable-elastic-ep"),
+    *("data-parallel-size", "data-parallel-size-local", "data-parallel-rank", "data-parallel-start-rank"),
+    *("data-parallel-address", "data-parallel-rpc-port", "data-parallel-backend", "data-parallel-hybrid-lb"),
+    *("data-parallel-external-lb", "data-parallel-multi-port-external-lb", "data-parallel-supervisor-port"),
+    # opens what is closed, or lets a request choose what the artifact or the operator decides
+    *("enable-log-requests", "enable-log-outputs", "enable-tokenizer-info-endpoint", "enable-server-load-tracking"),
+    *("enable-offline-docs", "enable-scale-out", "tokens-only", "enable-fault-tolerance", "fault-tolerance-config"),
+    *("allowed-local-media-path", "allowed-media-domains", "enable-prompt-embeds", "enable-mm-embeds"),
+    *("trust-request-chat-template", "trust-request-mm-kwargs", "enable-trace-replay"),
+    # loads code, weights or configuration from outside the verified artifact
+    *("trust-remote-code", "code-revision", "hf-token", "hf-overrides", "hf-config-path", "load-format"),
+    *("model-loader-extra-config", "model-class-overrides", "lora-modules", "default-mm-loras", "spec-model"),
+    *("speculative-config", "weight-transfer-config", "kv-transfer-config", "kv-events-config", "ec-transfer-config"),
+    *("tool-parser-plugin", "reasoning-parser-plugin", "io-processor-plugin", "tool-server", "logits-processors"),
+    *("worker-cls", "worker-extension-cls", "scheduler-cls", "profiler-config", "logging-config", "log-config-file"),
 )
-_NAMES = ", ".join(f"'--{name}'" for name in RESERVED_ARGUMENTS)
+# Whole names that are also the beginning of a reserved one.
+UNRESERVED_ARGUMENTS = ("reasoning-parser",)
+_RESERVED, _UNRESERVED = (
+    ", ".join(f"'--{name}'" for name in names) for names in (RESERVED_ARGUMENTS, UNRESERVED_ARGUMENTS)
+)
 
 ExtraArgument = Annotated[
-    str, StringConstraints(max_length=256, pattern=r"^--[a-z][a-z0-9]*([-_][a-z0-9]+)*(\.[A-Za-z0-9_.-]+)?(=[^\n]*)?$")
+    str, StringConstraints(max_length=256, pattern=r"^--[a-z][a-z0-9]*([-_][a-z0-9]+)*((\.[A-Za-z0-9_.-]+)?=[^\n]*)?$")
 ]
 
 
@@ -55,8 +72,8 @@ class Engine(Model):
 
     cel: ClassVar = (
         Rule(
-            f"!has(self.extraArgs) || self.extraArgs.all(a, ![{_NAMES}].exists(n, "
-            "n.startsWith(a.split('=')[0].split('.')[0].replace('_', '-'))))",
+            "!has(self.extraArgs) || self.extraArgs.map(a, a.split('=')[0].split('.')[0].replace('_', '-'))"
+            f".all(a, a in [{_UNRESERVED}] || ![{_RESERVED}].exists(n, n.startsWith(a)))",
             "extraArgs is a last resort: use the typed field of engine or sampling; the server's address, its access "
             "rules and code from outside the artifact cannot be set",
         ),
@@ -66,7 +83,7 @@ class Engine(Model):
     quantization: Quantization | None = Field(
         default=None,
         description="How the weights are, or become, smaller. AWQ, GPTQ and CompressedTensors read weights that were "
-        "quantized before; FP8 and BitsAndBytes quantize while loading and need a GPU. The artifact's own if absent.",
+        "quantized before; FP8 quantizes while loading and needs a GPU. The artifact's own if absent.",
     )
     max_model_len: int | None = Field(
         default=None,
@@ -111,7 +128,12 @@ class Engine(Model):
 
 
 class Sampling(Model):
-    """What holds for requests that do not say it themselves."""
+    """What holds for requests that do not say it themselves; the model's own generation_config.json if absent."""
 
     temperature: float | None = Field(default=None, ge=0, le=2, description="Randomness of the choice of each token.")
-    max_tokens: int | None = Field(default=None, ge=1, le=1_048_576, description="Longest answer, in tokens.")
+    max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_048_576,
+        description="Longest answer, in tokens: also the limit of requests that ask for more.",
+    )

@@ -81,9 +81,8 @@ class InferenceServiceSpec(Model):
             "engine.cpuKVCacheGiB is for serving without a GPU: remove it or resources['nvidia.com/gpu']",
         ),
         Rule(
-            f"{_ENGINE}!has(self.engine.quantization) || !(self.engine.quantization in ['FP8', 'BitsAndBytes']) || "
-            f"{_GPUS} != '0'",
-            "engine.quantization FP8 and BitsAndBytes need a GPU: set resources['nvidia.com/gpu']",
+            f"{_ENGINE}!has(self.engine.quantization) || self.engine.quantization != 'FP8' || {_GPUS} != '0'",
+            "engine.quantization FP8 needs a GPU: set resources['nvidia.com/gpu']",
         ),
         Rule(
             "!has(self.sampling) || !has(self.sampling.maxTokens) || !has(self.engine) || "

@@ -93,6 +93,7 @@ class ExitCode(IntEnum):
     INVALID_CONFIG = 64
     INVALID_DATA = 65
     INPUT_NOT_READABLE = 66
+    GPU_UNUSABLE = 69
     INTERNAL = 70
     OUT_OF_MEMORY = 71
     VOLUME_FULL = 73
@@ -113,4 +114,4 @@ class ExitCode(IntEnum):
         return "".join(part.capitalize() for part in self.name.split("_"))
 
 
-_RETRIABLE = frozenset({ExitCode.INTERNAL, ExitCode.PREEMPTED, ExitCode.PEER_LOST})
+_RETRIABLE = frozenset({ExitCode.GPU_UNUSABLE, ExitCode.INTERNAL, ExitCode.PREEMPTED, ExitCode.PEER_LOST})
