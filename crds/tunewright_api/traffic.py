@@ -40,14 +40,16 @@ class Retries(Model):
 
 
 class ConnectionPool(Model):
-    """Limits of the connections to the pods of one revision."""
+    """Limits of one client's proxy (its sidecar, or a pod of a gateway) towards all pods of one revision."""
 
-    max_connections: int | None = Field(default=None, ge=1, le=1_000_000, description="TCP connections to a pod.")
+    max_connections: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="TCP connections of one proxy to a revision."
+    )
     max_pending_requests: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Requests that wait for a connection; more are answered 503."
+        default=None, ge=1, le=1_000_000, description="Requests that wait in one proxy for a connection; more get 503."
     )
     max_requests: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Requests under way to a revision; more are answered 503."
+        default=None, ge=1, le=1_000_000, description="Requests under way from one proxy to a revision; more get 503."
     )
     connect_timeout: Duration | None = Field(default=None, description="Limit of a TCP connect, such as 5s.")
 
@@ -141,7 +143,7 @@ class Traffic(Model):
     timeout: Duration | None = Field(
         default=None,
         description="Limit of a whole request, its stream included, such as 10m. None if absent: an answer may be "
-        "long, and one that stands still is ended after five minutes.",
+        "long.",
     )
     retries: Retries | None = Field(default=None, description="Second attempts where they are safe; 2 if absent.")
     load_balancer: LoadBalancer | None = Field(
