@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import ssl
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,12 +59,16 @@ class Api:
         return self.call("GET", path, query=query).body.decode(errors="replace")
 
     def list_all(self, path: str, **query: str | int) -> tuple[list[Object], str]:
-        """Every object at `path`, page by page, and the resource version to watch from."""
+        """Every object at `path`, and the resource version to watch from.
+
+        As the apiserver's own cache has them (resourceVersion 0): it answers ten times as fast as from etcd, and is as
+        new as what a watch would have told. An apiserver that pages nevertheless is asked for all pages.
+        """
         items: list[Object] = []
         token = ""
         while True:
-            more = {"continue": token} if token else {}
-            page = self.get(path, limit=PAGE, **query, **more)
+            where: dict[str, str | int] = {"continue": token, "limit": PAGE} if token else {"resourceVersion": "0"}
+            page = self.get(path, **query, **where)
             items += page.get("items") or ()
             token = page["metadata"].get("continue") or ""
             if not token:
@@ -212,6 +215,8 @@ def _tls(config: ClusterConfig, credentials: Credentials) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if pair := credentials.certificate():
+        import tempfile
+
         # OpenSSL reads both from a file only.
         with tempfile.NamedTemporaryFile(prefix="tunewright-") as file:
             file.write(b"\n".join(pair))

@@ -1,0 +1,78 @@
+"""Which object a name on the command line means."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from tunewright_cli.chain.links import Links
+from tunewright_cli.chain.model import Focus, Object
+from tunewright_cli.exits import CliError, Exit
+from tunewright_cli.kinds import Kind, parse_reference
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What a namespace holds, by name."""
+
+    namespace: str
+    jobs: dict[str, Object] = field(default_factory=dict)
+    versions: dict[str, Object] = field(default_factory=dict)
+    services: dict[str, Object] = field(default_factory=dict)
+    pods: tuple[Object, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        namespace: str,
+        jobs: Iterable[Object],
+        versions: Iterable[Object],
+        services: Iterable[Object],
+        pods: Iterable[Object] = (),
+    ) -> "Objects":
+        """Objects as the API lists them."""
+        return cls(namespace, _by_name(jobs), _by_name(versions), _by_name(services), tuple(pods))
+
+    def by_kind(self, kind: Kind) -> dict[str, Object]:
+        """The objects of one kind."""
+        return {Kind.JOB: self.jobs, Kind.VERSION: self.versions, Kind.SERVICE: self.services}[kind]
+
+
+class AmbiguousError(CliError):
+    """Several objects have the name, and they do not belong together."""
+
+
+def find_focus(text: str, objects: Objects) -> Focus:
+    """The object that `text` means.
+
+    A job and the service of the same name often belong to one chain: then the service stands for both. Raises
+    CliError when there is none, AmbiguousError when there are several.
+    """
+    kind, name = parse_reference(text)
+    hits = [
+        one for one in (Kind.SERVICE, Kind.JOB, Kind.VERSION) if name in objects.by_kind(one) and kind in {None, one}
+    ]
+    if not hits:
+        what = kind.title if kind else "FineTuneJob, ModelVersion or InferenceService"
+        known = ", ".join(_suggestions(name, objects)) or "nothing yet"
+        raise CliError(f"there is no {what} {name} in namespace {objects.namespace}: it has {known}", Exit.ERROR)
+    if len(hits) > 1 and not _together(hits, name, Links(objects.jobs, objects.versions, objects.services)):
+        ways = " or ".join(f"{one.short}/{name}" for one in hits)
+        raise AmbiguousError(f"several objects are called {name}: write {ways}")
+    return {"kind": hits[0].title, "name": name}
+
+
+def _together(hits: list[Kind], name: str, links: Links) -> bool:
+    """Whether the first hit's chain holds the others."""
+    versions = links.versions_of_service(name) if hits[0] is Kind.SERVICE else links.versions_of_job(name)
+    jobs = {links.job_of_version(version) for version in versions}
+    return all((name in jobs) if hit is Kind.JOB else (name in versions) for hit in hits[1:])
+
+
+def _suggestions(name: str, objects: Objects) -> Iterator[str]:
+    """Names to try: those that are alike, else the first few."""
+    known = [f"{kind.short}/{one}" for kind in Kind for one in sorted(objects.by_kind(kind))]
+    alike = [one for one in known if name[:3] and name[:3] in one]
+    yield from (alike or known)[:5]
+
+
+def _by_name(items: Iterable[Object]) -> dict[str, Object]:
+    return {item["metadata"]["name"]: item for item in items}

@@ -1,0 +1,95 @@
+"""`tunewright get`: the list of everything, or the chain of one object, once or live."""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from tunewright_cli.cluster.client import Api, Object
+from tunewright_cli.cluster.errors import NotFoundError
+from tunewright_cli.exits import CliError, Exit
+from tunewright_cli.kinds import Kind
+from tunewright_cli.parallel import start
+from tunewright_cli.parse import Target
+from tunewright_cli.session import Session
+
+Fetch = Callable[[], list[list[Object]]]
+
+
+def run(target: Target, _: str, *, name: str, watch: bool, output: str, all_namespaces: bool) -> Exit:
+    """Print what was asked for."""
+    if name and all_namespaces:
+        raise CliError(f"{name} is looked for in one namespace: replace -A by -n NAMESPACE")
+    if watch and output == "json":
+        raise CliError("JSON is printed once: leave out -w, or watch with kubectl get -w -o json")
+    session = Session(target)
+    namespace = "" if all_namespaces else session.namespace
+    if watch:
+        from tunewright_cli.commands.live import watch_chain, watch_list
+
+        if name:
+            return watch_chain(session, name, wide=output == "wide")
+        return watch_list(session, namespace, wide=output == "wide")
+    if name:
+        return _show_chain(session, name, output)
+    return _show_list(session.api, namespace, output)
+
+
+def start_lists(api: Api, namespace: str, *, pods: bool = False) -> Fetch:
+    """Ask for jobs, versions, services (and our pods) side by side; call the result to wait for them."""
+    waiting = [start(partial(api.list_all, kind.path(namespace))) for kind in Kind]
+    if pods:
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        waiting.append(start(partial(api.list_all, path, labelSelector="app.kubernetes.io/managed-by=tunewright")))
+
+    def results() -> list[list[Object]]:
+        try:
+            return [wait()[0] for wait in waiting]
+        except NotFoundError:
+            sentence = "this cluster does not know Tunewright's kinds: run tunewright check"
+            raise CliError(sentence, Exit.NOT_READY) from None
+
+    return results
+
+
+def _show_list(api: Api, namespace: str, output: str) -> Exit:
+    results = start_lists(api, namespace)
+    # What shows the answer is imported while the apiserver works on it.
+    from rich.console import Console
+
+    from tunewright_cli.forest import build_forest
+    from tunewright_cli.views.forest import render_forest
+    from tunewright_cli.views.style import now_utc
+
+    rows = build_forest(*results())
+    if output == "json":
+        sys.stdout.write(json.dumps([row.to_dict() for row in rows], indent=2) + "\n")
+        return Exit.OK
+    if not rows:
+        where = f"namespace {namespace}" if namespace else "any namespace"
+        sys.stderr.write(f"nothing in {where}: apply a FineTuneJob, or look elsewhere with -n NAMESPACE or -A\n")
+        return Exit.OK
+    console = Console(highlight=False, soft_wrap=True)
+    width = console.width if console.is_terminal else 0
+    for batch in render_forest(rows, now_utc(), width=width, namespaces=not namespace, wide=output == "wide"):
+        console.print(batch)
+    return Exit.OK
+
+
+def _show_chain(session: Session, name: str, output: str) -> Exit:
+    results = start_lists(session.api, session.namespace, pods=True)
+    from tunewright_cli.chain import Objects, build_chain, find_focus
+
+    if output != "json":
+        from rich.console import Console
+
+        from tunewright_cli.views.chain import render_chain
+        from tunewright_cli.views.style import now_utc
+
+    objects = Objects.of(session.namespace, *results())
+    chain = build_chain(find_focus(name, objects), objects)
+    if output == "json":
+        sys.stdout.write(json.dumps(chain, indent=2, ensure_ascii=False) + "\n")
+    else:
+        Console(highlight=False).print(render_chain(chain, now_utc(), wide=output == "wide"))
+    return Exit.OK

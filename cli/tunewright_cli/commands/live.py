@@ -1,0 +1,77 @@
+"""`get -w`: the same screens, redrawn with every change that a watch tells, and once a second for what has an age.
+
+Without a terminal there is nothing to redraw: then each state is printed below the one before.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tunewright_cli.chain import Objects, build_chain, find_focus
+from tunewright_cli.cluster.client import Object
+from tunewright_cli.cluster.watch import Following, Source
+from tunewright_cli.exits import Exit
+from tunewright_cli.forest import build_forest
+from tunewright_cli.kinds import Kind
+from tunewright_cli.session import Session
+from tunewright_cli.views.style import now_utc
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Screen = Callable[[list[list[Object]]], "RenderableType"]
+
+_TICK_SECONDS = 1.0
+_OURS = "app.kubernetes.io/managed-by=tunewright"
+
+
+def watch_chain(session: Session, name: str, *, wide: bool) -> Exit:
+    """Follow one object and all that belongs to it."""
+    from tunewright_cli.views.chain import render_chain
+
+    namespace = session.namespace
+    pods = Source(f"/api/v1/namespaces/{namespace}/pods", label_selector=_OURS)
+
+    def screen(items: list[list[Object]]) -> "RenderableType":
+        objects = Objects.of(namespace, *items)
+        return render_chain(build_chain(find_focus(name, objects), objects), now_utc(), wide=wide)
+
+    return _follow(session, [*(Source(kind.path(namespace)) for kind in Kind), pods], screen)
+
+
+def watch_list(session: Session, namespace: str, *, wide: bool) -> Exit:
+    """Follow everything in a namespace, or in all of them."""
+    from rich.console import Group
+
+    from tunewright_cli.views.forest import count, render_forest
+
+    def screen(items: list[list[Object]]) -> "RenderableType":
+        rows = build_forest(*items)
+        lines = render_forest(rows, now_utc(), width=0, namespaces=not namespace, wide=wide)
+        return Group(*lines, count(rows))
+
+    return _follow(session, [Source(kind.path(namespace)) for kind in Kind], screen)
+
+
+def _follow(session: Session, sources: Sequence[Source], screen: Screen) -> Exit:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False)
+    with Following(session.api, sources) as following:
+
+        def now() -> "RenderableType":
+            return screen([following.objects(index) for index in range(len(sources))])
+
+        following.wait(None)
+        if not console.is_terminal:
+            while True:
+                console.print(now())
+                while not following.wait(None):
+                    pass
+                console.print()
+        with Live(now(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+            gc.enable()
+            while True:
+                following.wait(_TICK_SECONDS)
+                live.update(now(), refresh=True)
