@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.routing import (
@@ -94,6 +94,7 @@ def routers(objects: tuple[Object, ...]) -> list[Object]:
     return [one for one in objects if one["kind"] in {"VirtualService", "HTTPRoute"}]
 
 
+@settings(deadline=None)
 @given(splits(), st.sampled_from(ROUTED))
 def test_weights_add_up_to_100_and_lead_where_the_split_says(split: Split, traffic: Object) -> None:
     objects = route(split, traffic)
@@ -106,6 +107,7 @@ def test_weights_add_up_to_100_and_lead_where_the_split_says(split: Split, traff
         assert sum(found.values()) == 100
 
 
+@settings(deadline=None)
 @given(splits(), st.sampled_from(ROUTED))
 def test_a_header_leads_to_the_revision_that_it_names_before_any_weight(split: Split, traffic: Object) -> None:
     objects = route(split, traffic)
@@ -117,6 +119,7 @@ def test_a_header_leads_to_the_revision_that_it_names_before_any_weight(split: S
         assert all(copies(objects, rule) == {} for rule in named)
 
 
+@settings(deadline=None)
 @given(splits(), st.sampled_from(ROUTED))
 def test_copies_go_to_the_candidate_alone(split: Split, traffic: Object) -> None:
     objects = route(split, traffic)
@@ -126,17 +129,20 @@ def test_copies_go_to_the_candidate_alone(split: Split, traffic: Object) -> None
         assert copies(objects, last) == wanted
 
 
+@settings(deadline=None)
 @given(splits(), st.sampled_from([*ROUTED, {}]))
 def test_each_revision_has_a_service_of_its_own(split: Split, traffic: Object) -> None:
     objects = route(split, traffic)
     assert {selected(objects, f"guide-{revision}") for revision in split.revisions} == set(split.revisions)
 
 
+@settings(deadline=None)
 @given(splits(), st.sampled_from(ROUTED))
 def test_clients_outside_the_mesh_meet_no_candidate(split: Split, traffic: Object) -> None:
     assert selected(route(split, traffic), "guide") == split.stable
 
 
+@settings(deadline=None)
 @given(splits())
 def test_a_plain_service_selects_all_pods_only_while_two_revisions_share(split: Split) -> None:
     both = 0 < split.weight < 100
@@ -144,12 +150,14 @@ def test_a_plain_service_selects_all_pods_only_while_two_revisions_share(split: 
     assert selected(route(split), "guide") == (None if both else alone)
 
 
+@settings(deadline=None)
 @given(splits(), st.sampled_from([*ROUTED, {}]))
 def test_what_is_written_does_not_depend_on_the_order_of_the_revisions(split: Split, traffic: Object) -> None:
     backwards = replace(split, revisions=tuple(reversed(split.revisions)))
     assert route(backwards, traffic) == route(split, traffic)
 
 
+@settings(deadline=None)
 @given(splits(), st.sampled_from(ROUTED))
 def test_a_promotion_moves_weights_and_leaves_the_subsets_alone(split: Split, traffic: Object) -> None:
     promoted = Split(split.candidate or split.stable, revisions=split.revisions)
