@@ -20,7 +20,6 @@ from tunewright_operator.metrics import Metrics
 from tunewright_operator.reconcile.events import compute_events
 from tunewright_operator.reconcile.result import Children, Event, Result
 from tunewright_operator.status.durations import finished_stages, new_restarts
-from tunewright_operator.status.summary import summarize_state
 
 Manifest = dict[str, Any]
 Reconcile = Callable[[Kube, OperatorConfig, Manifest, Children, datetime], Awaitable[Result]]
@@ -77,15 +76,22 @@ class Loop:
         seen = self.read()
         old: Manifest = self._status if self._status is not None else seen.get("status") or {}
         obj = {**seen, "status": old}
-        result = await self.reconcile(self.kube, self.config, obj, self.children(), datetime.now(UTC))
-        if result.status != (result.recorded or old):
-            await self.kube.patch_status(obj, result.status)
-            self.metrics.status_writes.labels(self.key[0]).inc()
-        if result.status != old:
-            self._tell(old, result.status)
-        self._status = result.status
-        self.metrics.set_state(self.key, summarize_state(result.status))
+        try:
+            result = await self.reconcile(self.kube, self.config, obj, self.children(), datetime.now(UTC))
+            if result.status != obj["status"]:
+                await self.kube.patch_status(obj, result.status)
+                obj["status"] = result.status
+        finally:
+            # What was written on the way counts, whatever failed after it.
+            self._stored(old, obj["status"])
         return result
+
+    def _stored(self, old: Manifest, new: Manifest) -> None:
+        if new != old:
+            self._status = new
+            self.metrics.status_writes.labels(self.key[0]).inc()
+            self._tell(old, new)
+        self.metrics.observe_status(self.key, new)
 
     def _tell(self, old: Manifest, new: Manifest) -> None:
         """Events and figures about a status that is now written."""

@@ -110,16 +110,16 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         performance=await _performance(children, decided, previous),
     )
     status = compute_status(seen, now)
-    recorded = status.to_dict() if decided.state != state else None
-    if recorded and recorded != obj.get("status"):
-        await kube.patch_status(obj, recorded)
+    if decided.state != state and status.to_dict() != obj["status"]:
+        await kube.patch_status(obj, status.to_dict())
+        obj["status"] = status.to_dict()
     refused = await execute(
         kube, plan_serving(config, obj, target, world=world, decided=decided, children=children, foreign=foreign)
     )
     if refused:
         seen = replace(seen, refused=refused.message, refused_reason=refused.reason or "ApplyRefused")
         status = compute_status(seen, now)
-    return Result(status.to_dict(), _requeue(config, seen, decided), recorded)
+    return Result(status.to_dict(), _requeue(config, seen, decided))
 
 
 def _requeue(config: OperatorConfig, seen: Situation, decided: RolloutPlan) -> float:

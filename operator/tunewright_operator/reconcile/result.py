@@ -38,9 +38,8 @@ class Event:
 class Result:
     """Outcome of one reconcile. `requeue_after` in seconds; None waits for the next wake-up.
 
-    `recorded` is a status that was already written on the way, before what it announces was carried out.
+    A reconcile that writes a status on the way, before it carries out what it announces, puts it into the object.
     """
 
     status: Manifest
     requeue_after: float | None = None
-    recorded: Manifest | None = None

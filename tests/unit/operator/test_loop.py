@@ -38,6 +38,7 @@ class World:
     written: list[Object] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     refuse: Exception | None = None
+    record: Object | None = None  # a status that the reconcile writes on the way
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -64,6 +65,9 @@ class World:
     async def reconcile(self, kube: Kube, config: Any, obj: Object, children: Children, now: datetime) -> Result:
         """The next answer."""
         self.seen.append(obj["status"])
+        if self.record:
+            self.written.append(self.record)
+            obj["status"], self.record = self.record, None
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -202,3 +206,12 @@ async def test_a_new_message_alone_is_no_event() -> None:
     await world.loop.turn()
     assert len(world.written) == 1
     assert world.events == []
+
+
+async def test_a_status_that_was_written_on_the_way_counts_whatever_fails_after_it() -> None:
+    world = World([Transient("the apiserver is gone"), Result(status())], record=status())
+    await world.loop.turn()
+    assert world.events == [Event("Normal", "Registered", "Registered.")]
+    await world.loop.turn()
+    assert world.seen == [{"observedGeneration": -1}, status()]
+    assert world.written == [status()], "once"

@@ -72,12 +72,12 @@ class World:
 
     async def turn(self) -> None:
         """One reconcile; what it recorded on the way is stored even if it is killed after that."""
-        kube, done = self.kube, len(self.kube.statuses)
+        obj, recorded = copy.deepcopy(self.obj), len(self.kube.statuses)
         try:
-            result = await reconcile(kube, MEASURED, copy.deepcopy(self.obj), kube.children(self.obj), self.now)
+            result = await reconcile(self.kube, MEASURED, obj, self.kube.children(obj), self.now)
             self.obj["status"] = result.status
         except KilledError:
-            for status in kube.statuses[done:]:
+            for status in self.kube.statuses[recorded:]:
                 self.obj["status"] = status
 
     async def settle(self, *, seconds: float = 0, pods: bool = True) -> None:
