@@ -16,6 +16,7 @@ from tunewright_operator.clients.models import judge as ask_judge
 from tunewright_operator.clients.prometheus import PrometheusError, Vector, query_round
 from tunewright_operator.config import OperatorConfig
 from tunewright_operator.kube.protocol import Kube, Manifest
+from tunewright_operator.manifests.naming import revision_name, service_host
 from tunewright_operator.manifests.server import SERVICE_PORT
 from tunewright_operator.observe.revisions import RevisionState, ready_pod
 from tunewright_operator.policies.analysis import Answer, Samples, checks_of, judge
@@ -123,6 +124,6 @@ def _candidate_url(config: OperatorConfig, obj: Manifest, children: Children, re
     if pod is None:
         return None
     if config.in_mesh:
-        host = f"{obj['metadata']['name']}-{revision}.{obj['metadata']['namespace']}.svc.cluster.local"
+        host = service_host(obj["metadata"]["namespace"], revision_name(obj["metadata"]["name"], revision))
         return f"http://{host}:{SERVICE_PORT}/v1"
     return f"http://{bracketed(pod['status']['podIP'])}:{PORT_SERVER}/v1"

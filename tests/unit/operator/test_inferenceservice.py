@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kstatus import KStatus, kstatus
@@ -663,6 +663,7 @@ async def test_a_settled_service_causes_no_write() -> None:
     assert obj["status"] == status
 
 
+@settings(deadline=None)
 @given(data=st.data())
 async def test_whatever_happens_on_the_way_it_ends_with_one_revision_that_answers(data: st.DataObject) -> None:
     """Versions change, pods come and go, the operator loses its status: the Service never selects a revision that is
