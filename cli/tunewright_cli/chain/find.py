@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from tunewright_cli.chain.links import Links
 from tunewright_cli.chain.model import Focus, Object
-from tunewright_cli.exits import CliError, Exit
+from tunewright_cli.exits import CliError
 from tunewright_cli.kinds import Kind, parse_reference
 
 
@@ -52,8 +52,9 @@ def find_focus(text: str, objects: Objects) -> Focus:
     ]
     if not hits:
         what = kind.title if kind else "FineTuneJob, ModelVersion or InferenceService"
-        known = ", ".join(_suggestions(name, objects)) or "nothing yet"
-        raise CliError(f"there is no {what} {name} in namespace {objects.namespace}: it has {known}", Exit.ERROR)
+        known = ", ".join(_suggestions(name, objects))
+        advice = f"it has {known}" if known else "it has none; give another one with -n"
+        raise CliError(f"there is no {what} {name} in namespace {objects.namespace}: {advice}")
     if len(hits) > 1 and not _together(hits, name, Links(objects.jobs, objects.versions, objects.services)):
         ways = " or ".join(f"{one.short}/{name}" for one in hits)
         raise AmbiguousError(f"several objects are called {name}: write {ways}")
@@ -69,9 +70,12 @@ def _together(hits: list[Kind], name: str, links: Links) -> bool:
 
 def _suggestions(name: str, objects: Objects) -> Iterator[str]:
     """Names to try: those that are alike, else the first few."""
-    known = [f"{kind.short}/{one}" for kind in Kind for one in sorted(objects.by_kind(kind))]
-    alike = [one for one in known if name[:3] and name[:3] in one]
-    yield from (alike or known)[:5]
+    from difflib import get_close_matches
+
+    known = [(one, kind) for kind in Kind for one in sorted(objects.by_kind(kind))]
+    alike = get_close_matches(name, [one for one, _ in known], n=5)
+    shown = [(one, kind) for one, kind in known if one in alike] or known
+    yield from (f"{kind.short}/{one}" for one, kind in shown[:5])
 
 
 def _by_name(items: Iterable[Object]) -> dict[str, Object]:

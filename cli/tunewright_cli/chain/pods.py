@@ -1,5 +1,6 @@
 """A pod in one line: whether it is ready, and what keeps it from it, in the words of `kubectl get pods`."""
 
+import json
 from collections.abc import Iterable
 
 from tunewright_cli.chain.model import Object, Pod
@@ -51,7 +52,18 @@ def _status(pod: Object) -> tuple[str, str]:
         state = container.get("state") or {}
         if waiting := state.get("waiting"):
             ended = (container.get("lastState") or {}).get("terminated") or {}
-            return waiting.get("reason") or "Waiting", ended.get("message") or waiting.get("message") or ""
+            return waiting.get("reason") or "Waiting", _said(ended.get("message") or waiting.get("message"))
         if (ended := state.get("terminated")) and ended.get("exitCode"):
-            return ended.get("reason") or "Error", ended.get("message") or f"exit code {ended['exitCode']}"
+            return ended.get("reason") or "Error", _said(ended.get("message")) or f"exit code {ended['exitCode']}"
     return status.get("reason") or status.get("phase") or "Pending", status.get("message") or ""
+
+
+def _said(text: str | None) -> str:
+    """What a container said at its end: the sentence of our images' result, or the last line of its log."""
+    if not text:
+        return ""
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        lines = [line for line in text.splitlines() if line.strip()]
+        return lines[-1].strip()[:300] if lines else ""

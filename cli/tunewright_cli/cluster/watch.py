@@ -20,7 +20,7 @@ class Source:
     field_selector: str = ""
 
     @property
-    def query(self) -> dict[str, str | int]:
+    def selectors(self) -> dict[str, str]:
         """Parameters of the request."""
         given = {"labelSelector": self.label_selector, "fieldSelector": self.field_selector}
         return {name: value for name, value in given.items() if value}
@@ -72,7 +72,7 @@ class Following:
         source = self._sources[index]
         while not self._stopped.is_set():
             try:
-                items, version = self._api.list_all(source.path, **source.query)
+                items, version = self._api.list_all(source.path, source.selectors)
                 self._replace(index, {_key(item): item for item in items})
                 self._follow(index, source, version)
             except ExpiredError:
@@ -89,7 +89,7 @@ class Following:
 
     def _follow(self, index: int, source: Source, version: str) -> None:
         while not self._stopped.is_set():
-            for kind, item in self._api.watch(source.path, version, **source.query):
+            for kind, item in self._api.watch(source.path, version, source.selectors):
                 version = item["metadata"]["resourceVersion"]
                 if kind != "BOOKMARK":
                     self._apply(index, kind, item)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+from tunewright_api.names import LABEL_MANAGED_BY, MANAGED_BY
 from tunewright_cli.cluster.client import Api, Object
 from tunewright_cli.cluster.errors import NotFoundError
 from tunewright_cli.exits import CliError, Exit
@@ -13,6 +14,7 @@ from tunewright_cli.parallel import start
 from tunewright_cli.parse import Target
 from tunewright_cli.session import Session
 
+OURS = {"labelSelector": f"{LABEL_MANAGED_BY}={MANAGED_BY}"}
 Fetch = Callable[[], list[list[Object]]]
 
 
@@ -40,7 +42,7 @@ def start_lists(api: Api, namespace: str, *, pods: bool = False) -> Fetch:
     waiting = [start(partial(api.list_all, kind.path(namespace))) for kind in Kind]
     if pods:
         path = f"/api/v1/namespaces/{namespace}/pods"
-        waiting.append(start(partial(api.list_all, path, labelSelector="app.kubernetes.io/managed-by=tunewright")))
+        waiting.append(start(partial(api.list_all, path, OURS)))
 
     def results() -> list[list[Object]]:
         try:
@@ -55,8 +57,7 @@ def start_lists(api: Api, namespace: str, *, pods: bool = False) -> Fetch:
 def _show_list(api: Api, namespace: str, output: str) -> Exit:
     results = start_lists(api, namespace)
     # What shows the answer is imported while the apiserver works on it.
-    from rich.console import Console
-
+    from tunewright_cli.console import make_console
     from tunewright_cli.forest import build_forest
     from tunewright_cli.views.forest import render_forest
     from tunewright_cli.views.style import now_utc
@@ -69,10 +70,10 @@ def _show_list(api: Api, namespace: str, output: str) -> Exit:
         where = f"namespace {namespace}" if namespace else "any namespace"
         sys.stderr.write(f"nothing in {where}: apply a FineTuneJob, or look elsewhere with -n NAMESPACE or -A\n")
         return Exit.OK
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     width = console.width if console.is_terminal else 0
     for batch in render_forest(rows, now_utc(), width=width, namespaces=not namespace, wide=output == "wide"):
-        console.print(batch)
+        console.print(batch, soft_wrap=True)
     return Exit.OK
 
 
@@ -81,8 +82,7 @@ def _show_chain(session: Session, name: str, output: str) -> Exit:
     from tunewright_cli.chain import Objects, build_chain, find_focus
 
     if output != "json":
-        from rich.console import Console
-
+        from tunewright_cli.console import make_console
         from tunewright_cli.views.chain import render_chain
         from tunewright_cli.views.style import now_utc
 
@@ -91,5 +91,5 @@ def _show_chain(session: Session, name: str, output: str) -> Exit:
     if output == "json":
         sys.stdout.write(json.dumps(chain, indent=2, ensure_ascii=False) + "\n")
     else:
-        Console(highlight=False).print(render_chain(chain, now_utc(), wide=output == "wide"))
+        make_console().print(render_chain(chain, now_utc(), wide=output == "wide"))
     return Exit.OK

@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tunewright_api.names import LABEL_MANAGED_BY, MANAGED_BY
 from tunewright_cli.chain import Objects, build_chain, find_focus
 from tunewright_cli.cluster.client import Object
 from tunewright_cli.cluster.watch import Following, Source
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Screen = Callable[[list[list[Object]]], "RenderableType"]
 
 _TICK_SECONDS = 1.0
-_OURS = "app.kubernetes.io/managed-by=tunewright"
+_OURS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 
 
 def watch_chain(session: Session, name: str, *, wide: bool) -> Exit:
@@ -54,10 +55,11 @@ def watch_list(session: Session, namespace: str, *, wide: bool) -> Exit:
 
 
 def _follow(session: Session, sources: Sequence[Source], screen: Screen) -> Exit:
-    from rich.console import Console
     from rich.live import Live
 
-    console = Console(highlight=False)
+    from tunewright_cli.console import make_console
+
+    console = make_console()
     with Following(session.api, sources) as following:
 
         def now() -> "RenderableType":

@@ -33,6 +33,6 @@ def _pod(pod: Pod, now: datetime) -> Text:
             pod["node"],
             Text(f"{pod['restarts']} restarts" if pod["restarts"] else "", style="yellow"),
             Text(age(pod["created"], now), style="dim"),
-            Text(pod["message"].strip().splitlines()[-1][:160] if pod["message"].strip() else "", style=colour),
+            Text(pod["message"], style=colour),
         ]
     )
