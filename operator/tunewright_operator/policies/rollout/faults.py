@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tunewright_api.base import seconds
-from tunewright_api.rollout import Strategy
 from tunewright_api.rollout_status import Phase, Verdict
 from tunewright_operator.observe.pod_problem import CRASH_LOOP_RESTARTS
 from tunewright_operator.observe.times import parse_time
 from tunewright_operator.policies.rollout.moves import candidate_of
 from tunewright_operator.policies.rollout.pods import is_complete
 from tunewright_operator.policies.rollout.sentences import candidate_name, pods_ready
+from tunewright_operator.policies.rollout.steps import is_judged
 from tunewright_operator.policies.rollout.types import RolloutState, Turn
 
 APPROVAL_REVOKED = "ApprovalRevoked"
@@ -33,7 +33,8 @@ def find_fault(state: RolloutState, turn: Turn) -> Fault | None:
 def deadline(state: RolloutState, turn: Turn) -> datetime | None:
     """When the candidate's pods must be ready; None once they are, and while a person or a scale of zero holds it."""
     candidate = candidate_of(state)
-    loading = candidate.phase is Phase.STARTING or turn.rollout.strategy is Strategy.RECREATE
+    unchecked = not is_judged(turn.rollout) and candidate.phase is not Phase.WAITING
+    loading = candidate.phase is Phase.STARTING or unchecked
     if not loading or candidate.paused or not turn.world.replicas or is_complete(turn, candidate):
         return None
     return parse_time(candidate.started_at) + timedelta(seconds=seconds(turn.rollout.progress_deadline))

@@ -15,7 +15,7 @@ from tunewright_operator.policies.rollout.moves import change, drop, move_on, pr
 from tunewright_operator.policies.rollout.outcome import plan_removal, plan_requeue, plan_split
 from tunewright_operator.policies.rollout.pods import is_complete, plan_replicas
 from tunewright_operator.policies.rollout.requests import handle_request
-from tunewright_operator.policies.rollout.sentences import candidate_name, pods_ready, stable_name
+from tunewright_operator.policies.rollout.sentences import candidate_name, stable_name
 from tunewright_operator.policies.rollout.steps import is_judged, wait_reason
 from tunewright_operator.policies.rollout.types import RolloutPlan, RolloutState, Turn, Window, World
 from tunewright_operator.policies.rollout.windows import take_check, window_of
@@ -97,38 +97,48 @@ def _is_rejected(state: RolloutState, revision: str) -> bool:
 def _pass_stage(state: RolloutState, turn: Turn) -> RolloutState:
     """Go on where no check has to come first."""
     candidate, rollout = state.candidate, turn.rollout
-    if candidate is None or candidate.paused or turn.target is None or not is_complete(turn, candidate):
+    if candidate is None or candidate.paused or turn.target is None:
         return state
-    if _nothing_to_lose(state, turn):
+    waiting = candidate.phase is Phase.WAITING
+    if waiting and wait_reason(rollout, candidate):
+        return state
+    if not is_complete(turn, candidate) or (waiting and _must_pass_first(candidate, state, turn)):
+        return _be_judged(state, candidate) if waiting else state
+    if _nothing_to_lose(candidate, state, turn):
         why = f"{stable_name(state, turn)} has no ready pod"
         return promote(state, turn, "StableDown", f"{why}; {candidate_name(state, turn)} gets all of the traffic")
-    if candidate.phase is Phase.WAITING:
-        return _leave_waiting(state, candidate, turn)
+    if waiting:
+        return move_on(state, turn, "Released", "nothing holds it any more")
     if candidate.phase is Phase.MIRRORING and not rollout.mirror:
         return move_on(state, turn, "MirrorOff", "requests are no longer copied")
-    unweighted = rollout.strategy is Strategy.CANARY and not candidate.weight and candidate.phase is Phase.PROGRESSING
-    if candidate.phase is Phase.STARTING or unweighted or not is_judged(rollout):
+    if candidate.phase is Phase.STARTING or _has_no_requests(candidate, turn) or not is_judged(rollout):
         name = candidate_name(state, turn)
-        return move_on(state, turn, "Ready", pods_ready(turn.ready(candidate.revision), candidate.replicas, name))
+        return move_on(state, turn, "Ready", f"all pods of {name} are ready")
     return state
 
 
-def _nothing_to_lose(state: RolloutState, turn: Turn) -> bool:
-    """Nobody answers, so there is nothing to compare with either; with zero replicas nobody ever would."""
+def _nothing_to_lose(candidate: CandidateStatus, state: RolloutState, turn: Turn) -> bool:
+    """Nobody answers when the candidate is ready, so there is nothing to compare with either; with zero replicas
+    nobody ever would. Later on a stable pod that is away for a moment must not end the checks."""
     if turn.rollout.strategy is Strategy.RECREATE or turn.ready(state.stable):
         return False
-    candidate = state.candidate
-    early = candidate is not None and candidate.phase in {Phase.STARTING, Phase.MIRRORING}
-    return early or not turn.world.replicas
+    return candidate.phase is Phase.STARTING or not turn.world.replicas
 
 
-def _leave_waiting(state: RolloutState, candidate: CandidateStatus, turn: Turn) -> RolloutState:
-    """A gate was opened, or the spec no longer has it. After a failed check a good one has to come first."""
-    if wait_reason(turn.rollout, candidate):
-        return state
-    if state.analysis and state.analysis.verdict is Verdict.FAIL:
-        return change(state, phase=Phase.MIRRORING if candidate.mirror_weight else Phase.PROGRESSING)
-    return move_on(state, turn, "Released", "nothing holds it any more")
+def _must_pass_first(candidate: CandidateStatus, state: RolloutState, turn: Turn) -> bool:
+    """Whether a good check has to follow a failed one. Where no request reaches a Canary none could."""
+    failed = state.analysis is not None and state.analysis.verdict is Verdict.FAIL
+    return failed and not _has_no_requests(candidate, turn)
+
+
+def _has_no_requests(candidate: CandidateStatus, turn: Turn) -> bool:
+    canary = turn.rollout.strategy is Strategy.CANARY
+    return canary and not candidate.weight and not candidate.mirror_weight
+
+
+def _be_judged(state: RolloutState, candidate: CandidateStatus) -> RolloutState:
+    """A candidate that nobody holds any more, and that may not go on yet: its checks count again."""
+    return change(state, phase=Phase.MIRRORING if candidate.mirror_weight else Phase.PROGRESSING)
 
 
 def _show_pods(state: RolloutState, turn: Turn) -> RolloutState:
