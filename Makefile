@@ -7,12 +7,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
-SOURCES := crds operator trainer_image server_image cli e2e tests examples benchmarks
+SOURCES := crds operator trainer_image server_image cli monitoring e2e tests examples benchmarks
 # Debian keeps ensurepip in a package of its own.
 INSTALL_VENV = { test "$$(id -u)" = 0 && test -f /etc/debian_version \
   && echo "Installing the Debian package python3-venv" && apt-get update -qq && apt-get install -y -qq python3-venv; } \
   || { echo "$(PYTHON) cannot create virtual environments: install its venv module (Debian: python3-venv)"; exit 1; }
-export PYTHONPATH := $(CURDIR)/crds:$(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/cli:$(CURDIR)
+export PYTHONPATH := $(CURDIR)/crds:$(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/cli:$(CURDIR)/monitoring:$(CURDIR)
 
 ##@ Start here
 
@@ -49,6 +49,7 @@ lint: setup verify ## Style, types and import layers.
 .PHONY: verify
 verify: setup ## Fail when CRDs, chart or reference differ from the models.
 	$(RUN) tunewright_api.generate --check
+	$(RUN) tunewright_monitoring.generate --check
 
 .PHONY: test-unit
 test-unit: setup ## Pure code: no cluster, no model.
@@ -113,8 +114,9 @@ format: setup ## Format and fix what can be fixed.
 	$(BIN)/ruff check --fix $(SOURCES)
 
 .PHONY: generate
-generate: setup ## Write CRDs, chart copies and reference pages from the models.
+generate: setup ## Write CRDs, rules, dashboards and reference pages from the code.
 	$(RUN) tunewright_api.generate
+	$(RUN) tunewright_monitoring.generate
 
 .PHONY: lock
 lock: setup ## Pin every dependency anew.

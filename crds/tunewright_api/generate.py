@@ -7,6 +7,7 @@ exit code is 1 when a file differs.
 import argparse
 import difflib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -39,30 +40,30 @@ def _escape(text: str) -> str:
     return text.replace("{{", "{{ `{{` }}")
 
 
-def main() -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tunewright_api.generate", description=__doc__)
+def run(module: str, description: str | None, files: Mapping[str, str]) -> int:
+    """The command line of a module that makes these files; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a generated file differs")
     check = parser.parse_args().check
     stale = 0
-    for name, text in render().items():
+    for name, text in files.items():
         path = ROOT / name
         old = path.read_text() if path.exists() else ""
         if old == text:
             continue
         stale += 1
         if check:
-            diff = difflib.unified_diff(old.splitlines(), text.splitlines(), name, "models", lineterm="", n=1)
+            diff = difflib.unified_diff(old.splitlines(), text.splitlines(), name, "generated", lineterm="", n=1)
             sys.stderr.write("\n".join(list(diff)[:40]) + "\n")
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
             sys.stdout.write(f"wrote {name}\n")
     if check and stale:
-        sys.stderr.write(f"{stale} generated files differ from the models: run `make generate` and commit the result\n")
+        sys.stderr.write(f"{stale} generated files differ from the code: run `make generate` and commit the result\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("tunewright_api.generate", __doc__, render()))

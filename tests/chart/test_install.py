@@ -11,6 +11,7 @@ from tests.serving import version
 
 CRDS = {f"{plural}.tunewright.io" for plural in ("finetunejobs", "modelversions", "inferenceservices")}
 PLURALS = {
+    "ConfigMap": "configmaps",
     "ServiceAccount": "serviceaccounts",
     "ClusterRole": "clusterroles",
     "ClusterRoleBinding": "clusterrolebindings",
