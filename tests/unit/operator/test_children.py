@@ -3,7 +3,7 @@
 from typing import Any
 
 from tunewright_api.names import LABEL_KIND, LABEL_NAME, LABEL_STAGE
-from tunewright_operator.handlers.children import collect_children, owner_key
+from tunewright_operator.handlers.children import INDEXES, VERSIONS, collect_children, owner_key
 
 Object = dict[str, Any]
 
@@ -26,8 +26,7 @@ def child(kind: str, name: str, owner: str, owner_kind: str = "FineTuneJob") -> 
 
 def indexes(**found: list[Object]) -> dict[str, dict[tuple[str, str, str], list[Object]]]:
     """All indexes, these filled."""
-    names = ("jobs", "pods", "services", "configmaps", "networkpolicies", "deployments")
-    return {name: {KEY: found[name]} if name in found else {} for name in names}
+    return {name: {KEY: found[name]} if name in found else {} for name in (*INDEXES, VERSIONS)}
 
 
 def test_the_labels_name_the_owner() -> None:
@@ -61,3 +60,10 @@ def test_pods_of_a_deployment_are_found_through_the_name_of_their_replica_set() 
     stranger = child("Pod", "b", "other", "ReplicaSet")
     children = collect_children("new", KEY, indexes(deployments=[deployment], pods=[pod, stranger]))
     assert children.pods == (pod,)
+
+
+def test_a_service_sees_every_version_of_its_namespace() -> None:
+    version = {"kind": "ModelVersion", "metadata": {"name": "guide-v1", "namespace": "team", "uid": "1"}}
+    found = indexes() | {VERSIONS: {"team": [version], "other": [version | {"metadata": {}}]}}
+    assert collect_children("new", ("InferenceService", "team", "guide"), found).versions == (version,)
+    assert collect_children("new", KEY, found).versions == ()

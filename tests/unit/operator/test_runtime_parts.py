@@ -37,10 +37,24 @@ def test_every_setting_is_read() -> None:
             "TUNEWRIGHT_PROGRESS_INTERVAL_SECONDS": "0.5",
             "TUNEWRIGHT_RECHECK_INTERVAL_SECONDS": "2",
             "TUNEWRIGHT_RESULT_GRACE_SECONDS": "3",
+            "TUNEWRIGHT_PROMETHEUS_URL": "http://prometheus.monitoring:9090",
+            "TUNEWRIGHT_IN_MESH": "true",
         }
     )
     assert config == OperatorConfig(
-        "trainer:1", "server:1", "Never", "ml", ("a", "b"), 9000, "DEBUG", 9191, 0.5, 2.0, 3.0
+        trainer_image="trainer:1",
+        server_image="server:1",
+        image_pull_policy="Never",
+        namespace="ml",
+        watch_namespaces=("a", "b"),
+        port=9000,
+        log_level="DEBUG",
+        trainer_port=9191,
+        prometheus_url="http://prometheus.monitoring:9090",
+        in_mesh=True,
+        progress_interval=0.5,
+        recheck_interval=2.0,
+        result_grace=3.0,
     )
 
 
@@ -51,6 +65,8 @@ def test_every_setting_is_read() -> None:
         ("TUNEWRIGHT_IMAGE_PULL_POLICY", "Sometimes", "write one of Always, IfNotPresent, Never"),
         ("TUNEWRIGHT_PORT", "eighty", "write a number above 0"),
         ("TUNEWRIGHT_PROGRESS_INTERVAL_SECONDS", "0", "write a number above 0"),
+        ("TUNEWRIGHT_PROMETHEUS_URL", "prometheus:9090", "write a URL such as"),
+        ("TUNEWRIGHT_IN_MESH", "yes", "write one of true, false"),
     ],
 )
 def test_a_wrong_setting_is_named_with_the_remedy(name: str, value: str, says: str) -> None:
