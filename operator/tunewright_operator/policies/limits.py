@@ -86,4 +86,6 @@ def _with_unit(name: RolloutMetric, value: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{round(value, 1 if abs(value) >= 10 else 3):.10g}"
+    """Three or four digits that matter, without zeros at the end."""
+    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    return f"{round(value, digits):.10g}"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +19,7 @@ from tunewright_operator.policies.rollout import due_check, plan_rollout, weight
 
 VERSIONS = ["v1", "v2", "v3"]
 PROBES = {"prompts": [{"name": "capital", "prompt": "Capital of France?", "exact": "Paris"}]}
-SHORT = {"interval": "10s", "progressDeadline": "2m", "inconclusiveLimit": 4, "minRequests": 5}
+SHORT: dict[str, Any] = {"interval": "10s", "progressDeadline": "2m", "inconclusiveLimit": 4, "minRequests": 5}
 RULES = [
     rollout(**SHORT, steps=[5, 20, 50]),
     rollout(**SHORT, stepWeight=30, threshold=3, probes=PROBES),

@@ -22,7 +22,7 @@ THREE_PROBES = {
         {"name": "sum", "prompt": "1 + 1?", "exact": "2"},
     ]
 }
-STEPS = {"steps": [20, 50]}
+STEPS: dict[str, Any] = {"steps": [20, 50]}
 RANGES = [{"name": "ErrorRate", "thresholdRange": {"max": 1}}, {"name": "TTFTP95", "thresholdRange": {"max": 600}}]
 DIGEST = Problem("guide-v2-x", "DigestMismatch", "model/config.json was changed after export", final=True)
 
@@ -49,11 +49,8 @@ def becomes(version: str, **changes: Any) -> Happening:
     """The pods of a revision behave differently from now on."""
 
     def happen(simulation: Simulation) -> None:
-        values = changes.pop("values", {}) if "values" in changes else {}
-        behaviour = simulation.of(version)
-        behaviour.values.update(values)
         for name, value in changes.items():
-            setattr(behaviour, name, value)
+            setattr(simulation.of(version), name, value)
 
     return happen
 
@@ -92,6 +89,24 @@ def both(*happenings: Happening) -> Happening:
     def happen(simulation: Simulation) -> None:
         for one in happenings:
             one(simulation)
+
+    return happen
+
+
+def loses_a_pod(version: str) -> Happening:
+    """One pod is replaced, and the new one has to load."""
+
+    def happen(simulation: Simulation) -> None:
+        simulation.deployments[version].started[0] = simulation.clock
+
+    return happen
+
+
+def loses_its_deployment(version: str) -> Happening:
+    """Somebody deletes it."""
+
+    def happen(simulation: Simulation) -> None:
+        del simulation.deployments[version]
 
     return happen
 
@@ -295,7 +310,7 @@ CASES = {
         STEPS,
         ["0 v1=100", "20 v2=20", "140 v2=50", "200 v2=100"],
         ["Started NewRevision", "Advanced Ready", "Held PodsNotReady", "Advanced Passed", "Promoted Passed"],
-        {70: lambda s: s.deployments["v2"].started.__setitem__(0, 70)},
+        {70: loses_a_pod("v2")},
         service={"replicas": 2},
     ),
     "the stable pods died while the candidate loaded: nothing to lose": Case(
@@ -624,18 +639,18 @@ CASES = {
         STEPS,
         ["0 v1=100", "20 v2=20", "30 v2=100"],
         ["Started NewRevision", "Advanced Ready", "Promoted StableGone"],
-        {30: lambda s: s.deployments.pop("v1")},
+        {30: loses_its_deployment("v1")},
     ),
 }
 
 
-def play(case: Case) -> Simulation:
+def play(case: Case, carries_out: Callable[[int], bool] = lambda turn: True) -> Simulation:
     """The whole case."""
     simulation = started(rollout(**case.rules), **case.service)
-    simulation.target = "v2"
-    case.then.get(0, lambda s: None)(simulation)
-    for second in sorted(case.then.keys() - {0}):
-        simulation.run(second - simulation.clock)
+    simulation.target, simulation.turns, simulation.carries_out = "v2", 0, carries_out
+    for second in sorted(case.then):
+        if second:
+            simulation.run(second - simulation.clock)
         case.then[second](simulation)
     return simulation.run(case.last - simulation.clock)
 
@@ -650,3 +665,22 @@ def test_a_rollout(case: Case) -> None:
     assert simulation.deployments.keys() == {state.stable} - {None}, "pods of nobody else are left"
     if case.says:
         assert state.history[0].message == case.says
+
+
+@pytest.mark.parametrize("turn", range(1, 20))
+@pytest.mark.parametrize(
+    "name", ["a good canary moves step by step and takes all", "it flaps until the third bad check"]
+)
+def test_killed_after_any_status_it_ends_as_an_undisturbed_one(name: str, turn: int) -> None:
+    case = CASES[name]
+    killed = play(case, carries_out=lambda number: number != turn)
+    assert (killed.weights, killed.decisions) == (case.weights, case.decisions)
+
+
+def test_a_rollout_at_rest_asks_nothing_of_prometheus_and_wakes_nobody() -> None:
+    simulation = play(CASES["a good canary moves step by step and takes all"])
+    turns = simulation.turns
+    decided = simulation.turn()
+    assert decided.requeue_after is None
+    simulation.run(1_000_000)
+    assert simulation.turns - turns <= 3, "one here, one at each end"

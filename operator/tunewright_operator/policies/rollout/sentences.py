@@ -38,7 +38,7 @@ def share(candidate: CandidateStatus) -> str:
 
 def pods_ready(ready: int, wanted: int, name: str) -> str:
     """Progress of pods."""
-    return f"{ready} of {wanted} pods of {name} {'is' if ready == 1 else 'are'} ready"
+    return f"{ready} of {wanted} pods of {name} are ready"
 
 
 def describe(state: RolloutState, rollout: Rollout) -> str:
@@ -79,7 +79,7 @@ def _waiting(state: RolloutState, rollout: Rollout, candidate: CandidateStatus) 
         case "ManualGate":
             return f"it waits at the gate of {candidate.weight} % until somebody runs tunewright resume"
         case "AutoPromoteOff":
-            return "all checks passed; it waits until somebody runs tunewright promote"
+            return "it may take over, and waits until somebody runs tunewright promote"
     return "it goes on as soon as all its pods are ready"
 
 
@@ -97,4 +97,4 @@ def waiting_sentence(name: str, candidate: CandidateStatus, reason: str) -> str:
     if reason == MANUAL_GATE:
         return f"{name} {share(candidate)}; the gate there is closed until somebody runs tunewright resume"
     assert reason == AUTO_PROMOTE_OFF
-    return f"{name} has shown all it has to, and autoPromote is off: it waits until somebody runs tunewright promote"
+    return f"{name} may take over, but autoPromote is off: it waits until somebody runs tunewright promote"
