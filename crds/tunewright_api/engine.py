@@ -44,6 +44,7 @@ RESERVED_ARGUMENTS = (
     *("data-parallel-size", "data-parallel-size-local", "data-parallel-rank", "data-parallel-start-rank"),
     *("data-parallel-address", "data-parallel-rpc-port", "data-parallel-backend", "data-parallel-hybrid-lb"),
     *("data-parallel-external-lb", "data-parallel-multi-port-external-lb", "data-parallel-supervisor-port"),
+    *("prefill-context-parallel-size",),
     # opens what is closed, or lets a request choose what the artifact or the operator decides
     *("enable-log-requests", "enable-log-outputs", "enable-tokenizer-info-endpoint", "enable-server-load-tracking"),
     *("enable-offline-docs", "enable-scale-out", "tokens-only", "enable-fault-tolerance", "fault-tolerance-config"),

@@ -33,7 +33,7 @@ class ServerConfig(Model):
     sampling: Sampling | None = Field(default=None, description="spec.sampling.")
     gpus: int = Field(default=0, ge=0, description="GPUs of this pod; 0 serves on the CPU.")
     port: int = Field(default=PORT_SERVER, description="Port of the OpenAI-compatible API.")
-    health_port: int = Field(default=PORT_SERVER_HEALTH, description="Port of /ready and /live.")
+    health_port: int = Field(default=PORT_SERVER_HEALTH, description="Port of /ready, /live and /metrics.")
     drain_seconds: int = Field(
         default=30, ge=0, le=3600, description="How long running requests may go on after SIGTERM."
     )
