@@ -14,7 +14,7 @@ from pathlib import Path
 from tunewright_api.names import CONFIG_DIR, CONFIG_FILE, ExitCode
 from tunewright_server import termination
 from tunewright_server.arguments import ENGINE_MODULE
-from tunewright_server.config import load_config
+from tunewright_server.config import check_device, load_config
 from tunewright_server.failures import ServerError
 from tunewright_server.settings import read_settings
 from tunewright_server.supervisor import Supervisor
@@ -46,8 +46,10 @@ def main(argv: Sequence[str] | None = None, engine: Sequence[str] = ENGINE) -> i
     return failure.code
 
 
-async def _serve(config: Path, engine: Sequence[str]) -> str:
-    return await Supervisor(load_config(config), read_settings(os.environ), engine, os.environ).run()
+async def _serve(path: Path, engine: Sequence[str]) -> str:
+    config = load_config(path)
+    check_device(config, os.environ)
+    return await Supervisor(config, read_settings(os.environ), engine, os.environ).run()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Read the configuration file and the artifact's manifest: everything that is refused before a byte is loaded."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -8,6 +9,9 @@ from tunewright_api.artifact import MODEL_DIR, ArtifactError, Manifest, verify
 from tunewright_api.names import ExitCode
 from tunewright_api.server_config import ServerConfig
 from tunewright_server.failures import ServerError
+
+# What the image was built for, cpu or cuda; absent outside of an image.
+ACCELERATOR_VARIABLE = "TUNEWRIGHT_ACCELERATOR"
 
 
 def load_config(path: Path) -> ServerConfig:
@@ -27,16 +31,27 @@ def load_config(path: Path) -> ServerConfig:
 
 def check_engine(config: ServerConfig) -> None:
     """Refuse settings that contradict each other, with the remedy."""
-    wanted = max(config.gpus, 1)
-    if config.engine.tensor_parallel_size != wanted:
+    engine, wanted = config.engine, max(config.gpus, 1)
+    if engine.tensor_parallel_size * engine.pipeline_parallel_size != wanted:
         raise ServerError(
             ExitCode.INVALID_CONFIG,
-            f"engine.tensorParallelSize is {config.engine.tensor_parallel_size}, but this pod has {config.gpus} GPUs: "
-            f"set engine.tensorParallelSize to {wanted}",
+            f"engine.tensorParallelSize {engine.tensor_parallel_size} times engine.pipelineParallelSize "
+            f"{engine.pipeline_parallel_size} differs from the {config.gpus} GPUs of this pod: make the product "
+            f"{wanted}, for example with tensorParallelSize {wanted} alone",
         )
     if config.port == config.health_port:
         raise ServerError(
             ExitCode.INVALID_CONFIG, f"healthPort and port are both {config.port}: give them different ports"
+        )
+
+
+def check_device(config: ServerConfig, environment: Mapping[str, str]) -> None:
+    """Refuse an image that cannot use the pod's GPUs: its vLLM would serve on the CPUs without a word."""
+    if config.gpus and environment.get(ACCELERATOR_VARIABLE) == "cpu":
+        raise ServerError(
+            ExitCode.INVALID_CONFIG,
+            f"this pod has {config.gpus} GPUs, but the server image was built for CPUs: set an image that was built "
+            "with ACCELERATOR=cuda, or remove resources['nvidia.com/gpu']",
         )
 
 

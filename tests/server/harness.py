@@ -20,6 +20,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FAKE_VLLM = (sys.executable, str(HERE / "fake_vllm.py"))
 
+IDENTITY = {"namespace": "shop", "service": "guide", "version": "guide-v1", "revision": "0a1b2c3d"}
+
 # Seconds: as in production, but impatient.
 FAST = {
     "LOADING_POLL": 0.02,
@@ -27,6 +29,7 @@ FAST = {
     "COMPLETION": 0.2,
     "RETRY": 0.05,
     "COMPLETION_TIMEOUT": 0.5,
+    "PERFORMANCE_TIMEOUT": 0.5,
     "DRAIN_MIN": 0.1,
     "DRAIN_IDLE": 0.1,
     "DRAIN_POLL": 0.02,
@@ -82,18 +85,21 @@ class Server:
         command: Sequence[str] = FAKE_VLLM,
         script: dict[str, Any] | None = None,
         settings: dict[str, float] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> "Server":
         """Write config.json (and an artifact unless there is one) and start the process."""
         digest = self.overrides.pop("digest", None) or write_artifact(self.artifact)
         config = {
             "model": {"artifact": str(self.artifact), "digest": digest, "servedName": "demo"},
+            "identity": IDENTITY,
             "port": self.port,
             "healthPort": self.health_port,
         } | self.overrides
         (self.directory / "config.json").write_text(json.dumps(config))
         timings = {f"TUNEWRIGHT_SERVER_{key}": str(value) for key, value in (FAST | (settings or {})).items()}
-        environment = {
+        variables = {
             **os.environ,
+            **(environment or {}),
             **timings,
             "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("crds", "server_image")),
             "TERMINATION_LOG_PATH": str(self.directory / "termination-log"),
@@ -103,7 +109,7 @@ class Server:
         with (self.directory / "output").open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / "run_server.py"), str(self.directory / "config.json"), *command],
-                env=environment,
+                env=variables,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -118,6 +124,11 @@ class Server:
             return error.code, json.load(error)
         except OSError:
             return 0, {}
+
+    def metrics(self) -> str:
+        """What Prometheus would scrape."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/metrics", timeout=5) as response:
+            return str(response.read().decode())
 
     def state(self) -> str:
         """The state that /ready shows, or ''."""
