@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewright_api.names import ExitCode
+from tunewright_server.causes import CAUSES, OUT_OF_MEMORY, SIGNALS
 from tunewright_server.failures import ServerError
 
 _LINES_SHOWN = 4
@@ -22,71 +23,14 @@ class Exit:
     oom_kills: int = 0  # processes of this container that the kernel killed for memory since vLLM started
 
 
-@dataclass(frozen=True)
-class _Cause:
-    pattern: re.Pattern[str]
-    code: ExitCode
-    message: str
-
-
-def _cause(pattern: str, code: ExitCode, message: str) -> _Cause:
-    return _Cause(re.compile(pattern, re.IGNORECASE), code, message)
-
-
-_OUT_OF_MEMORY = (
-    "raise resources.memory, or lower engine.maxModelLen or engine.cpuKVCacheGiB "
-    "(on a GPU: use more of them, or a smaller model)"
-)
-
-# The first that matches any line decides; the more special ones stand first.
-_CAUSES = (
-    _cause(
-        r"address already in use",
-        ExitCode.INTERNAL,
-        "the port of the API is taken by another process of this pod: remove the container that listens on it",
-    ),
-    _cause(
-        r"larger than the available KV cache memory|No available memory for the cache blocks|"
-        r"is less than requested memory for kv|less than desired GPU memory utilization",
-        ExitCode.OUT_OF_MEMORY,
-        "the key-value cache does not fit: lower engine.maxModelLen, or raise engine.cpuKVCacheGiB with "
-        "resources.memory (on a GPU: engine.gpuMemoryUtilization, or more GPUs)",
-    ),
-    _cause(
-        r"out of memory|OutOfMemoryError|MemoryError|std::bad_alloc|can't allocate memory|cannot allocate memory",
-        ExitCode.OUT_OF_MEMORY,
-        f"vLLM ran out of memory: {_OUT_OF_MEMORY}",
-    ),
-    _cause(
-        r"no space left on device",
-        ExitCode.VOLUME_FULL,
-        "a volume of the pod is full: give /tmp and /dev/shm more room",
-    ),
-    _cause(
-        r"max_model_len .* is greater than the derived max_model_len",
-        ExitCode.INVALID_CONFIG,
-        "engine.maxModelLen exceeds what the model was made for: lower it or leave it out",
-    ),
-    _cause(
-        r"model architectures .* (are not supported|failed to be inspected)|is not supported for now|"
-        r"does not recognize this architecture",
-        ExitCode.INVALID_CONFIG,
-        "this version of vLLM cannot serve the model's architecture: choose a base model that vLLM supports",
-    ),
-    _cause(
-        r"Unrecognized model in|should have a `model_type`",
-        ExitCode.INVALID_CONFIG,
-        "the artifact holds no model that vLLM recognises (config.json without model_type): train or register it again",
-    ),
-    _cause(
-        r"validation errors? for \w*Config",
-        ExitCode.INVALID_CONFIG,
-        "vLLM refuses a setting: correct spec.engine",
-    ),
-)
+# vLLM starts with it, and answers every chat with 400.
+_TEMPLATE = re.compile(r"jinja2\S*\.TemplateSyntaxError: (.*)")
 
 # "(EngineCore pid=7) ERROR 11-22 12:00:00 [core.py:1] " before what was said.
 _PREFIX = re.compile(r"^(\(\S+ pid=\d+\) )?((ERROR|WARNING|INFO|DEBUG) [\d-]+ [\d:]+ \[[^\]]+\] ?)?")
+# Neither advice nor the access log, which holds what clients wrote, tells the cause of an end.
+_HARMLESS = re.compile(r"^(\(\S+ pid=\d+\) )?(WARNING|INFO|DEBUG)\b")
+_USAGE = re.compile(r"^\S+: error: (.*)")
 _EXCEPTION = re.compile(r"^[\w.]*(Error|Exception|Interrupt|Exit)\b")
 # Said by the parent of the process that knows the cause.
 _ECHO = re.compile(r"root cause above|Engine core initialization failed|EngineDeadError")
@@ -97,22 +41,20 @@ _NOISE = re.compile(r"^INFO:|\b\w*Warning: |^warnings\.warn|^Traceback|^[\^~]+$|
 
 def diagnose(stopped: Exit) -> ServerError:
     """The failure that names the cause, what to do, and the lines that show it."""
-    lines = [_PREFIX.sub("", line).strip() for line in stopped.lines]
+    lines = _said(stopped.lines)
     shown = _tail(lines)
     if stopped.oom_kills:
         return ServerError(
-            ExitCode.OUT_OF_MEMORY, f"the kernel killed vLLM for exceeding the memory limit: {_OUT_OF_MEMORY}"
-        )
-    for cause in _CAUSES:
-        if any(cause.pattern.search(line) for line in lines):
-            return ServerError(cause.code, f"{cause.message}. {shown}")
-    if stopped.code == -signal.SIGKILL:
-        return ServerError(
-            ExitCode.OUT_OF_MEMORY,
-            f"vLLM was killed (SIGKILL), most likely for exceeding the memory limit: {_OUT_OF_MEMORY}. {shown}",
+            ExitCode.OUT_OF_MEMORY, f"the kernel killed vLLM for exceeding the memory limit: {OUT_OF_MEMORY}"
         )
     if stopped.code == _USAGE_ERROR:
-        return ServerError(ExitCode.INVALID_CONFIG, f"vLLM refuses its arguments: correct spec.engine. {shown}")
+        return ServerError(ExitCode.INVALID_CONFIG, f"vLLM refuses its arguments: correct spec.engine. {_usage(lines)}")
+    for cause in CAUSES:
+        if any(cause.pattern.search(line) for line in lines):
+            return ServerError(cause.code, f"{cause.message}. {shown}")
+    if (number := _signal(stopped.code)) in SIGNALS:
+        code, message = SIGNALS[number]
+        return ServerError(code, f"{message}. {shown}")
     if any(map(_ENGINE_DIED.search, lines)) and not _exceptions(lines):
         return ServerError(
             ExitCode.INTERNAL,
@@ -122,13 +64,42 @@ def diagnose(stopped: Exit) -> ServerError:
     return ServerError(ExitCode.INTERNAL, f"vLLM {_ended(stopped.code)} without being asked to. {shown}")
 
 
+def find_fault(lines: Sequence[str]) -> ServerError | None:
+    """A fault with which vLLM starts, but cannot answer all that it should; None when its output shows none."""
+    for line in lines:
+        if broken := _TEMPLATE.search(line):
+            return ServerError(
+                ExitCode.INVALID_DATA,
+                f"the chat template of the artifact is no valid Jinja ({broken[1][:_LINE_LENGTH]}), so no chat can be "
+                "answered: register the model with a correct chat_template",
+            )
+    return None
+
+
+def _said(output: Sequence[str]) -> list[str]:
+    """What may tell the cause, without the prefixes of the log."""
+    return [_PREFIX.sub("", line).strip() for line in output if not _HARMLESS.match(line)]
+
+
+def _usage(lines: Sequence[str]) -> str:
+    """What argparse says after a page of usage."""
+    errors = [found[1] for line in lines if (found := _USAGE.match(line))]
+    return f"It says: {errors[-1][: 3 * _LINE_LENGTH]}" if errors else _tail(lines)
+
+
+def _signal(code: int) -> signal.Signals | None:
+    """The signal that ended a process, if it was one that Python knows."""
+    try:
+        return signal.Signals(-code) if code < 0 else None
+    except ValueError:
+        return None
+
+
 def _ended(code: int) -> str:
     if code >= 0:
         return f"exited with code {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was ended by signal {-code}"
+    known = _signal(code)
+    return f"was ended by {known.name if known else f'signal {-code}'}"
 
 
 def _exceptions(lines: Sequence[str]) -> list[str]:
