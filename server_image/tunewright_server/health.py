@@ -1,33 +1,36 @@
-"""The health port: GET /ready and GET /live for the kubelet, from the supervisor's readiness."""
+"""The health port: GET /ready and GET /live for the kubelet, GET /metrics for Prometheus."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from tunewright_server import readiness
-from tunewright_server.readiness import Readiness
+from tunewright_server.exposition import CONTENT_TYPE
+from tunewright_server.monitor import Board
 from tunewright_server.settings import Settings
 
 
 def build_app(
-    current: Callable[[], Readiness], settings: Settings, clock: Callable[[], float] = time.monotonic
+    board: Board,
+    settings: Settings,
+    exposition: Callable[[], Awaitable[str]],
+    clock: Callable[[], float] = time.monotonic,
 ) -> web.Application:
-    """The application; both endpoints only read memory, so they answer at once whatever vLLM does."""
+    """The application. /ready and /live only read memory, so they answer at once whatever vLLM does."""
 
     async def ready(_: web.Request) -> web.Response:
-        now = current()
-        return _answer(readiness.ready(now), now, now.message)
+        good = readiness.ready(board.current)
+        return web.json_response(board.report().to_dict(), status=200 if good else 503)
 
     async def live(_: web.Request) -> web.Response:
-        now = current()
-        problem = readiness.stuck(now, settings, clock())
-        return _answer(problem is None, now, problem or now.message)
+        problem = readiness.stuck(board.current, settings, clock())
+        body = {"state": board.current.state, "message": problem or board.current.message}
+        return web.json_response(body, status=200 if problem is None else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=(await exposition()).encode(), headers={"content-type": CONTENT_TYPE})
 
     app = web.Application()
-    app.add_routes([web.get("/ready", ready), web.get("/live", live)])
+    app.add_routes([web.get("/ready", ready), web.get("/live", live), web.get("/metrics", metrics)])
     return app
-
-
-def _answer(good: bool, current: Readiness, message: str) -> web.Response:
-    return web.json_response({"state": current.state, "message": message}, status=200 if good else 503)

@@ -1,4 +1,7 @@
-"""Watch a running vLLM and keep the readiness true: from loading to the first completion, then for ever."""
+"""Watch a running vLLM and keep the readiness true: from loading to the first completion, then for ever.
+
+it listens -> it follows our access rules -> a completion came back -> its speed was measured -> Ready
+"""
 
 import asyncio
 import logging
@@ -6,10 +9,13 @@ import time
 from dataclasses import dataclass, field, replace
 
 from tunewright_api.names import ExitCode
-from tunewright_server import readiness
+from tunewright_api.results import ServerPerformance, ServerReadiness
+from tunewright_server import policy, readiness
 from tunewright_server.client import EngineClient, EngineError, EngineMetrics
+from tunewright_server.diagnosis import find_fault
 from tunewright_server.engine import Engine
 from tunewright_server.failures import ServerError
+from tunewright_server.performance import measure
 from tunewright_server.readiness import Readiness, State
 from tunewright_server.settings import Settings
 
@@ -26,6 +32,8 @@ class Board:
 
     current: Readiness
     completed_once: bool = False
+    policy_digest: str | None = None
+    performance: ServerPerformance | None = None
 
     def show(self, new: Readiness) -> None:
         """Replace it, and log a change of state."""
@@ -33,6 +41,15 @@ class Board:
             log.info("%s -> %s: %s", self.current.state, new.state, new.message)
         self.current = new
         self.completed_once |= new.state is State.READY
+
+    def report(self) -> ServerReadiness:
+        """What GET /ready answers."""
+        return ServerReadiness(
+            state=self.current.state,
+            message=self.current.message,
+            policy_digest=self.policy_digest,
+            performance=self.performance,
+        )
 
 
 @dataclass(frozen=True)
@@ -44,18 +61,24 @@ class _Seen:
 
 
 class Monitor:
-    """The loop around the pure state machine. It ends only by raising ServerError, when vLLM is stuck for good."""
+    """The loop around the pure state machine. It ends only by raising ServerError: waiting does not help."""
 
-    def __init__(self, engine: Engine, client: EngineClient, board: Board, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, client: EngineClient, board: Board, settings: Settings, measured_tokens: int
+    ) -> None:
         self._engine = engine
         self._client = client
         self._board = board
         self._settings = settings
+        self._measured_tokens = measured_tokens
         self._stuck_since: float | None = None
 
     async def run(self) -> None:
         """Watch until cancelled."""
         await self._wait_until_listening()
+        await self._check_policy()
+        if (fault := find_fault(self._engine.lines)) is not None:
+            raise fault
         seen = _Seen()
         while True:
             seen = await self._look(seen)
@@ -81,6 +104,25 @@ class Monitor:
                 self._raise_if_stuck()
                 await asyncio.sleep(self._settings.loading_poll)
 
+    async def _check_policy(self) -> None:
+        """A server that lets other requests through than ours must never get traffic."""
+        while True:
+            try:
+                found = await self._client.read_policy()
+                break
+            except EngineError as error:
+                log.warning("the access rules cannot be read yet: %s", error)
+                self._raise_if_stuck()
+                await asyncio.sleep(self._settings.retry)
+        if found != (want := policy.digest()):
+            difference = "without access rules" if found is None else f"with the access rules {found} instead of {want}"
+            raise ServerError(
+                ExitCode.INVALID_CONFIG,
+                f"vLLM runs {difference}, and would answer requests that must not reach it: use the server image as it "
+                "was built, with a vLLM that loads --middleware",
+            )
+        self._board.policy_digest = found
+
     async def _look(self, seen: _Seen) -> _Seen:
         """One check; a real completion when none was seen for a while, or after a failure."""
         try:
@@ -92,9 +134,31 @@ class Monitor:
             if self._is_fresh(seen.completed_at):
                 return replace(seen, metrics=metrics)
             await self._client.complete(self._settings.completion_timeout)
+            await self._measure_once()
             return self._completed(await self._client.read_metrics())
         except EngineError as error:
             return await self._not_answering(seen, str(error))
+
+    async def _measure_once(self) -> None:
+        """Before the first traffic, while nothing else runs. Bounded, and nothing depends on it."""
+        if self._board.completed_once:
+            return
+        started = time.monotonic()
+        try:
+            arrivals = await self._client.stream(self._measured_tokens, self._settings.performance_timeout)
+        except EngineError as error:
+            log.warning("the speed cannot be measured: %s", error)
+            return
+        self._board.performance = speed = measure(started, arrivals)
+        if speed is None:
+            log.warning("the speed cannot be measured: %d tokens came", arrivals[-1].tokens if arrivals else 0)
+        else:
+            log.info(
+                "first token after %.0f ms, %.1f ms per further token, %.1f tokens/s",
+                speed.ttft_milliseconds,
+                speed.tpot_milliseconds,
+                speed.tokens_per_second,
+            )
 
     def _is_fresh(self, completed_at: float | None) -> bool:
         ready = readiness.ready(self._board.current)

@@ -29,6 +29,8 @@ class Settings:
     retry: float = 2.0
     # How long one completion of one token may take. Long, because it queues behind users' requests.
     completion_timeout: float = 30.0
+    # How long the first measurement of speed may hold up readiness: a slow model is measured by the tokens that came.
+    performance_timeout: float = 10.0
     # No completion and no generated token for this long: /live turns to 503 and the kubelet restarts the
     # container. Must exceed `completion` + `completion_timeout`, or one slow answer would do it.
     stuck: float = 180.0

@@ -18,15 +18,17 @@ from tunewright_api.server_config import ServerConfig
 from tunewright_server import readiness
 from tunewright_server.arguments import build_arguments, build_environment
 from tunewright_server.cache import cache_directory, fill_cache
-from tunewright_server.client import EngineClient
+from tunewright_server.client import EngineClient, EngineError
 from tunewright_server.config import verify_artifact
 from tunewright_server.diagnosis import Exit, diagnose
 from tunewright_server.drain import Drained, drain
 from tunewright_server.engine import Engine
+from tunewright_server.exposition import add_labels, identity_labels, render_own
 from tunewright_server.failures import ServerError
 from tunewright_server.health import build_app
 from tunewright_server.machine import available_cpus, oom_kills
 from tunewright_server.monitor import Board, Monitor
+from tunewright_server.performance import answer_length
 from tunewright_server.settings import Settings
 
 T = TypeVar("T")
@@ -47,6 +49,7 @@ class Supervisor:
         self._command = command
         self._environment = environment
         self._board = Board(readiness.verifying(time.monotonic()))
+        self._client: EngineClient | None = None  # while vLLM runs
         self._stop = asyncio.Event()
         self._stuck_at_stop: str | None = None
 
@@ -94,12 +97,16 @@ class Supervisor:
             raise ServerError(ExitCode.INTERNAL, f"{self._command[0]} cannot be started: {error.strerror}") from error
         self._board.show(readiness.loading(self._board.current, time.monotonic()))
         async with aiohttp.ClientSession() as session:
-            client = EngineClient(session, self._config.port, self._config.model.served_name)
-            return await self._serve(engine, client, kills)
+            self._client = EngineClient(session, self._config.port, self._config.model.served_name)
+            try:
+                return await self._serve(engine, self._client, kills)
+            finally:
+                self._client = None
 
     async def _serve(self, engine: Engine, client: EngineClient, kills: int) -> str:
         """Until vLLM ends, is stuck, or has been drained after SIGTERM. vLLM has ended when this returns."""
-        watching = asyncio.create_task(Monitor(engine, client, self._board, self._settings).run())
+        tokens = answer_length(self._config.engine.max_model_len)
+        watching = asyncio.create_task(Monitor(engine, client, self._board, self._settings, tokens).run())
         ended = asyncio.create_task(engine.wait())
         stopping = asyncio.create_task(self._stop.wait())
         drained: Drained | None = None
@@ -142,9 +149,8 @@ class Supervisor:
 
     @contextlib.asynccontextmanager
     async def _health_port(self) -> AsyncIterator[None]:
-        runner = web.AppRunner(
-            build_app(lambda: self._board.current, self._settings), access_log=None, shutdown_timeout=1
-        )
+        app = build_app(self._board, self._settings, self._exposition)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
             try:
@@ -154,6 +160,17 @@ class Supervisor:
             yield
         finally:
             await runner.cleanup()
+
+    async def _exposition(self) -> str:
+        """The metrics of this pod: ours, and vLLM's while it answers."""
+        labels = identity_labels(self._config.identity)
+        own = render_own(labels, ready=readiness.ready(self._board.current), gpus=self._config.gpus)
+        if self._client is None:
+            return own
+        try:
+            return own + add_labels(await self._client.read_exposition(), labels)
+        except EngineError:
+            return own
 
 
 def _describe(drained: Drained | None, graceful: bool) -> str:

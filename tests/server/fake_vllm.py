@@ -1,8 +1,9 @@
 """A stand-in for vLLM's OpenAI server: the same arguments and endpoints, behaviour scripted by FAKE_VLLM (JSON).
 
 Keys: files (directory of the files that steer it while it runs: loaded, continue, broken, unhealthy), hold (listen only
-once `loaded` exists), completion (ok | error | hang), exit ({code, text}: leave at once). A stream waits halfway for
-`continue`.
+once `loaded` exists), completion (ok | error | hang), stream (what the server's own question gets: ok | error | stall,
+after two tokens), policy (the digest of the access rules, null for a vLLM without them), say (printed before it
+listens), exit ({code, text}: leave at once). A client's stream waits halfway for `continue`.
 """
 
 import argparse
@@ -16,6 +17,9 @@ from typing import Any
 
 from aiohttp import web
 
+from tunewright_api.names import HEADER_PROBE
+from tunewright_server import policy
+
 SCRIPT: dict[str, Any] = json.loads(os.environ.get("FAKE_VLLM", "{}"))
 
 
@@ -26,6 +30,7 @@ class FakeVLLM:
         self.running = 0
         self.completed = 0
         self.generated = 0
+        self.unmarked = 0
 
     async def health(self, _: web.Request) -> web.Response:
         return web.Response(status=500 if exists("unhealthy") else 200)
@@ -41,15 +46,24 @@ class FakeVLLM:
             done,
             'vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 7.0',
             f"vllm:generation_tokens_total{label} {self.generated}.0",
+            f"unmarked_questions {self.unmarked}",
         ]
         return web.Response(text="\n".join(lines) + "\n")
 
+    async def policy(self, _: web.Request) -> web.Response:
+        digest = SCRIPT.get("policy", policy.digest())
+        if digest is None:
+            return web.json_response({"detail": "Not Found"}, status=404)
+        return web.json_response({"digest": digest})
+
     async def completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        probe = request.headers.get(HEADER_PROBE) == "1"
+        self.unmarked += not probe
         if body["model"] != NAMES.served_model_name:
             return web.json_response({"error": f"model {body['model']} does not exist"}, status=404)
         if body.get("stream"):
-            return await self.stream(request)
+            return await self.stream(request, body, probe)
         mode = "error" if exists("broken") else SCRIPT.get("completion", "ok")
         if mode == "error":
             return web.json_response({"error": "the engine is broken"}, status=500)
@@ -59,21 +73,32 @@ class FakeVLLM:
         self.generated += 1
         return web.json_response({"choices": [{"text": " Paris", "finish_reason": "length"}]})
 
-    async def stream(self, request: web.Request) -> web.StreamResponse:
+    async def stream(self, request: web.Request, body: dict[str, Any], probe: bool) -> web.StreamResponse:
+        mode = SCRIPT.get("stream", "ok") if probe else "ok"
+        if mode == "error":
+            return web.json_response({"error": "no streams today"}, status=500)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         self.running += 1
         try:
-            for number in range(10):
-                if number == 5:
+            for number in range(1, body.get("max_tokens", 10) + 1):
+                if number == 6 and not probe:
                     await until("continue")
+                if number == 3 and mode == "stall":
+                    await asyncio.sleep(3600)
                 self.generated += 1
-                await response.write(f"data: {number}\n\n".encode())
-            await response.write(b"data: [DONE]\n\n")
+                await response.write(event(number))
+            await response.write(b'data: {"choices":[],"usage":{"completion_tokens":99}}\n\ndata: [DONE]\n\n')
             self.completed += 1
         finally:
             self.running -= 1
         return response
+
+
+def event(tokens: int) -> bytes:
+    """One token, as vLLM streams it with continuous_usage_stats."""
+    data = {"choices": [{"text": " a", "finish_reason": None}], "usage": {"completion_tokens": tokens}}
+    return f"data: {json.dumps(data)}\n\n".encode()
 
 
 def exists(name: str) -> bool:
@@ -99,12 +124,14 @@ async def serve() -> None:
         await asyncio.wait({held, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             return
+    print(SCRIPT.get("say", "loaded"), file=sys.stderr, flush=True)
     fake = FakeVLLM()
     app = web.Application()
     app.add_routes(
         [
             web.get("/health", fake.health),
             web.get("/metrics", fake.metrics),
+            web.get(policy.POLICY_PATH, fake.policy),
             web.post("/v1/completions", fake.completions),
         ]
     )

@@ -11,6 +11,7 @@ import pytest
 from tests.server.harness import Server, wait_for, write_artifact, write_manifest
 from tunewright_api.names import ExitCode
 from tunewright_api.results import Outcome
+from tunewright_server import policy
 
 
 def test_ready_only_after_a_completion_came_back(server: Server) -> None:
@@ -20,7 +21,66 @@ def test_ready_only_after_a_completion_came_back(server: Server) -> None:
     assert server.get("/live")[0] == 200
     server.touch("loaded")
     server.wait_ready()
-    assert server.get("/ready")[1] == {"state": "Ready", "message": "a completion came back from the model"}
+    status, body = server.get("/ready")
+    speed = body.pop("performance")
+    assert (status, body) == (
+        200,
+        {"state": "Ready", "message": "a completion came back from the model", "policyDigest": policy.digest()},
+    )
+    assert set(speed) == {"ttftMilliseconds", "tpotMilliseconds", "tokensPerSecond"}
+    assert all(figure > 0 for figure in speed.values())
+    assert "unmarked_questions{" in server.metrics()
+    assert 'revision="0a1b2c3d"} 0\n' in server.metrics().split("unmarked_questions")[1]
+
+
+def test_a_vllm_without_our_rules_never_becomes_ready(server: Server) -> None:
+    server.start(script={"policy": None})
+    assert server.wait() == ExitCode.INVALID_CONFIG
+    assert "vLLM runs without access rules" in server.result().message
+    assert "Ready" not in server.output().split("without access rules")[0]
+
+
+def test_a_vllm_with_other_rules_never_becomes_ready(server: Server) -> None:
+    server.start(script={"policy": "sha256:" + "0" * 64})
+    assert server.wait() == ExitCode.INVALID_CONFIG
+    assert f"with the access rules sha256:{'0' * 64} instead of {policy.digest()}" in server.result().message
+
+
+def test_a_template_that_cannot_be_rendered_never_becomes_ready(server: Server) -> None:
+    said = "(APIServer pid=7) ERROR 11-22 16:11:54 [hf.py:486] jinja2.exceptions.TemplateSyntaxError: unexpected 'end'"
+    server.start(script={"say": said})
+    assert server.wait() == ExitCode.INVALID_DATA
+    assert "the chat template of the artifact is no valid Jinja (unexpected 'end')" in server.result().message
+
+
+def test_a_failing_measurement_does_not_hold_up_readiness(server: Server) -> None:
+    server.start(script={"stream": "error"})
+    server.wait_ready()
+    assert "performance" not in server.get("/ready")[1]
+    assert "the speed cannot be measured: POST /v1/completions answered 500" in server.output()
+
+
+def test_a_slow_model_is_measured_by_the_tokens_that_came_in_time(server: Server) -> None:
+    server.start(script={"stream": "stall"})
+    server.wait_ready()
+    assert server.get("/ready")[1]["performance"]["tokensPerSecond"] > 0
+
+
+def test_metrics_are_relayed_with_the_labels_of_the_pod(server: Server) -> None:
+    server.start(script={"hold": True})
+    wait_for(lambda: server.state() == "Loading")
+    ours = 'namespace="shop",inference_service="guide",model_version="guide-v1",revision="0a1b2c3d"'
+    down = server.metrics().splitlines()
+    assert [line for line in down if not line.startswith("#")] == [
+        f"tunewright_server_ready{{{ours}}} 0",
+        f"tunewright_server_gpus{{{ours}}} 0",
+    ]
+    server.touch("loaded")
+    server.wait_ready()
+    lines = server.metrics().splitlines()
+    assert f"tunewright_server_ready{{{ours}}} 1" in lines
+    assert f'vllm:num_requests_running{{{ours},engine="0",model_name="m"}} 0.0' in lines
+    assert all(ours in line for line in lines if not line.startswith("#"))
 
 
 def test_vllm_gets_its_arguments_and_no_back_door(server: Server) -> None:
@@ -32,6 +92,15 @@ def test_vllm_gets_its_arguments_and_no_back_door(server: Server) -> None:
     assert arguments[arguments.index("--served-model-name") + 1] == "demo"
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert "VLLM_SERVER_DEV_MODE" not in environment
+
+
+def test_extra_arguments_come_first_so_that_ours_hold(server: Server) -> None:
+    server.overrides["engine"] = {"extraArgs": ["--port=9", "--seed=7"], "prefixCaching": False}
+    server.start()
+    server.wait_ready()
+    arguments = json.loads((server.directory / "arguments.json").read_text())
+    assert arguments[:2] == ["--port=9", "--seed=7"]
+    assert "--no-enable-prefix-caching" in arguments
 
 
 def test_a_failing_completion_never_becomes_ready(server: Server) -> None:
@@ -129,9 +198,10 @@ def test_sigterm_lets_a_running_stream_end(server: Server) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    wait_for(lambda: b"data: 4\n" in received)
+    wait_for(lambda: b"data: " in b"".join(received[8:]))
     server.terminate()
-    wait_for(lambda: server.get("/ready") == (503, _stopping()))
+    wait_for(lambda: server.get("/ready")[0] == 503)
+    assert server.get("/ready")[1]["message"] == "the server is stopping: running requests are being finished"
     assert server.get("/live")[0] == 200
     assert reader.is_alive()
     server.touch("continue")
@@ -214,7 +284,3 @@ def test_a_wrong_configuration_names_the_field(server: Server) -> None:
     server.start()
     assert server.wait() == ExitCode.INVALID_CONFIG
     assert "engine.maxModelLen: " in server.result().message
-
-
-def _stopping() -> dict[str, str]:
-    return {"state": "Draining", "message": "the server is stopping: running requests are being finished"}
