@@ -72,9 +72,9 @@ def look(read: Callable[[], Any]) -> Seen:
     except NotFoundError as error:
         return Seen(missing=True, error=str(error))
     except ForbiddenError as error:
-        return Seen(error=str(error))
+        return Seen(error=str(error), denied=True)
     except ApiError as error:
-        return Seen(error=f"the apiserver said {error}")
+        return Seen(error=str(error))
 
 
 def _looks(api: Api, namespace: str) -> Mapping[str, Callable[[], Any]]:
@@ -114,6 +114,7 @@ def _looks(api: Api, namespace: str) -> Mapping[str, Callable[[], Any]]:
         "groups": lambda: [one["name"] for one in api.get("/apis")["groups"]],
         "istiods": everywhere("/apis/apps/v1/deployments", labelSelector="app=istiod"),
         "istio_roots": everywhere("/api/v1/configmaps", fieldSelector="metadata.name=istio-ca-root-cert"),
+        "gateway_classes": everywhere("/apis/gateway.networking.k8s.io/v1/gatewayclasses"),
         "istio_cni": everywhere("/apis/apps/v1/daemonsets", labelSelector="k8s-app=istio-cni-node"),
         "storage_classes": everywhere("/apis/storage.k8s.io/v1/storageclasses"),
         "claims": somewhere("/api/v1", "persistentvolumeclaims"),
@@ -214,13 +215,26 @@ def _ask_prometheus(api: Api, url: str, namespace: str) -> str | None:
     if target is None:
         raise ApiError("it is outside of the cluster, where only the operator asks it", 0)
     space, name, port, scheme, prefix = target
-    path = f"/api/v1/namespaces/{space}/services/{scheme}:{name}:{port}/proxy{prefix}/-/ready"
+    services = f"/api/v1/namespaces/{space}/services"
     try:
-        return api.text(path)
+        return api.text(f"{services}/{scheme}:{name}:{port}/proxy{prefix}/-/ready")
     except ForbiddenError:
         raise
     except ApiError as error:
-        raise NotFoundError(str(error), error.status) from None
+        api.get(f"{services}/{name}")
+        if not _has_endpoints(api, space, name):
+            raise NotFoundError(f"the Service {space}/{name} leads to no pod that is ready", error.status) from None
+        raise ApiError(
+            f"the apiserver cannot ask it ({error}), which does not mean that the operator cannot", 0
+        ) from None
+
+
+def _has_endpoints(api: Api, namespace: str, service: str) -> bool:
+    """Whether anything ready is behind a Service."""
+    path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+    slices, _ = api.list_all(path, {"labelSelector": f"kubernetes.io/service-name={service}"})
+    endpoints = [one for some in slices for one in some.get("endpoints") or ()]
+    return any((one.get("conditions") or {}).get("ready", True) for one in endpoints)
 
 
 def service_of(url: str, namespace: str) -> tuple[str, str, int, str, str] | None:

@@ -11,11 +11,12 @@ OPERATOR_LABELS = {"app.kubernetes.io/name": "tunewright", "app.kubernetes.io/co
 
 
 class Seen(NamedTuple):
-    """What a look at the API gave. `error` tells why there is nothing: no permission, or a fault."""
+    """What a look at the API gave. `error` tells why there is nothing; `denied`: the user may not look."""
 
     value: Any = None
     missing: bool = False
     error: str = ""
+    denied: bool = False
 
     @property
     def items(self) -> list[Object]:
@@ -52,6 +53,7 @@ class Snapshot:
     groups: Seen = NOTHING  # names of API groups
     istiods: Seen = NOTHING  # Deployments
     istio_roots: Seen = NOTHING  # ConfigMaps that an istiod writes into each namespace
+    gateway_classes: Seen = NOTHING
     istio_cni: Seen = NOTHING  # DaemonSets
     prometheus: Seen = NOTHING  # its /-/ready through the apiserver
     storage_classes: Seen = NOTHING

@@ -1,10 +1,12 @@
 """Who splits the traffic: the mesh or the gateway that services ask for."""
 
+from tunewright_cli.chain.states import condition_status
 from tunewright_cli.checks.finding import Finding, broken, ok, unknown, warning
 from tunewright_cli.checks.snapshot import Snapshot, full_name, join_names
 
 ISTIO_GROUPS = ("networking.istio.io", "security.istio.io")
 GATEWAY_GROUP = "gateway.networking.k8s.io"
+_ISTIO_CONTROLLER = "istio.io/gateway-controller"
 
 
 def istio_crds(snapshot: Snapshot) -> Finding | None:
@@ -35,11 +37,17 @@ def istiod(snapshot: Snapshot) -> Finding | None:
         return broken("Istio", sentence, f"kubectl -n {space} describe pods -l app=istiod")
     if snapshot.istiods.error:
         return unknown("Istio", "istiod", snapshot.istiods)
-    if snapshot.istio_roots.items:
+    if _istio_was_here(snapshot):
         sentence = "no Deployment istiod is in this cluster, and one outside of it has been at work"
         return warning("Istio", sentence, "if the control plane is remote, all is well; else istioctl install")
     sentence = f"{join_names(users)} asks for Istio, and no istiod runs: no route takes effect"
     return broken("Istio", sentence, "install Istio's control plane: istioctl install")
+
+
+def _istio_was_here(snapshot: Snapshot) -> bool:
+    """What an istiod writes into every cluster that it serves, from wherever it runs."""
+    classes = [one for one in snapshot.gateway_classes.items if one["spec"].get("controllerName") == _ISTIO_CONTROLLER]
+    return bool(snapshot.istio_roots.items or any(condition_status(one, "Accepted") == "True" for one in classes))
 
 
 def gateway_api(snapshot: Snapshot) -> Finding | None:

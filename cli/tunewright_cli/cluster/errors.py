@@ -35,7 +35,7 @@ class UnreachableError(CliError):
 
 def api_error(status: int, body: bytes, server: str) -> ApiError:
     """The error of a refused request."""
-    message = _message(body) or f"HTTP status {status}"
+    message = status_message(body) or f"HTTP status {status}"
     if status == 401:
         advice = "log in again, or choose another --context"
         return UnauthorizedError(f"{server} does not accept the credentials of the kubeconfig: {advice}", status)
@@ -48,7 +48,8 @@ def api_error(status: int, body: bytes, server: str) -> ApiError:
     return ApiError(message, status)
 
 
-def _message(body: bytes) -> str:
+def status_message(body: bytes) -> str:
+    """The sentence of a Status, or the text of an answer that is none."""
     try:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):

@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 from tunewright_cli.cluster.client import Api
-from tunewright_cli.cluster.errors import ForbiddenError
+from tunewright_cli.cluster.errors import ForbiddenError, status_message
 from tunewright_cli.exits import CliError, Exit
 
 PROTOCOL = "v4.channel.k8s.io"
@@ -61,7 +61,7 @@ class PortForward:
         if status == 403:
             advice = "you need the verbs get and create on pods/portforward, or give --url"
             return ForbiddenError(f"you may not forward to pod {self._pod}: {advice}", status, Exit.REFUSED)
-        said = body.decode(errors="replace").strip()[:300]
+        said = status_message(body)
         return CliError(f"the port of pod {self._pod} cannot be reached ({status} {said}): try again, or give --url")
 
     def _relay(self, remote: Any, local: socket.socket) -> None:
@@ -116,3 +116,12 @@ class ForwardedConnection(http.client.HTTPConnection):
         """Open the stream behind this connection."""
         self.sock = self._forward.connect()
         self.sock.settimeout(self.timeout)
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """The answer; where there is none, the error is what the node says."""
+        try:
+            return super().getresponse()
+        except (OSError, http.client.HTTPException):
+            if self._forward.last_error:
+                raise ConnectionError(self._forward.last_error) from None
+            raise

@@ -15,6 +15,8 @@ _MARKS = {
     Level.UNKNOWN: ("?", "dim"),
 }
 
+_WORDS = {Level.BROKEN: "broken", Level.WARNING: "to know about", Level.UNKNOWN: "unknown"}
+
 
 def render_findings(findings: Sequence[Finding]) -> RenderableType:
     """All lines, and how many of each kind there are."""
@@ -30,9 +32,8 @@ def render_findings(findings: Sequence[Finding]) -> RenderableType:
 
 def summary(findings: Sequence[Finding]) -> Text:
     """`2 broken, 1 warning`, or that all is well."""
-    counts = [(level, sum(finding.level is level for finding in findings)) for level in Level]
-    told = {Level.BROKEN: "broken", Level.WARNING: "to know", Level.UNKNOWN: "not to be told"}
-    parts = [f"{number} {told[level]}" for level, number in counts if number and level in told]
-    if any(finding.level is Level.BROKEN for finding in findings):
-        return Text(", ".join(sorted(parts, key=lambda part: "broken" not in part)), style="red")
+    counts = {level: sum(finding.level is level for finding in findings) for level in Level}
+    parts = [f"{counts[level]} {word}" for level, word in _WORDS.items() if counts[level]]
+    if counts[Level.BROKEN]:
+        return Text(", ".join(parts), style="red")
     return Text("all is well" + (f" ({', '.join(parts)})" if parts else ""), style="green")
