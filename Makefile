@@ -50,6 +50,7 @@ lint: setup verify ## Style, types and import layers.
 verify: setup ## Fail when CRDs, chart or reference differ from the models.
 	$(RUN) tunewright_api.generate --check
 	$(RUN) tunewright_monitoring.generate --check
+	$(RUN) tunewright_cli.reference --check
 
 .PHONY: test-unit
 test-unit: setup ## Pure code: no cluster, no model.
@@ -117,6 +118,7 @@ format: setup ## Format and fix what can be fixed.
 generate: setup ## Write CRDs, rules, dashboards and reference pages from the code.
 	$(RUN) tunewright_api.generate
 	$(RUN) tunewright_monitoring.generate
+	$(RUN) tunewright_cli.reference
 
 .PHONY: lock
 lock: setup ## Pin every dependency anew.
