@@ -6,13 +6,15 @@ revision got from then on.
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from e2e.cluster.audit import WRITE_VERBS, AuditEvent, AuditLog
+from e2e.cluster.audit import AuditEvent, AuditLog, parse_event
 from tunewright_api.names import HEADER_REVISION
 
 Object = dict[str, Any]
@@ -33,31 +35,54 @@ class Weights:
         return next((revision for revision, share in self.shares.items() if share == 100), None)
 
 
-def weight_history(log: AuditLog, namespace: str, route: str, service: str, *, since: int = 0) -> list[Weights]:
-    """Every write of a route of the service that changed the weights, oldest first."""
-    history: list[Weights] = []
-    for event in _accepted(log, namespace, route, since):
-        if event.resource in ROUTES:
-            shares = shares_of(event.object, service)
-            if not history or history[-1].shares != shares:
-                history.append(Weights(seconds_of(event.time), shares))
-    return history
+class Record:
+    """Every version of the routes and statuses, read from the audit log as it grows; many threads may ask at once."""
 
+    def __init__(self, log: AuditLog) -> None:
+        self._log = log
+        self._read = 0
+        self._events: dict[tuple[str, str], list[AuditEvent]] = {}
+        self._lock = threading.Lock()
 
-def status_history(log: AuditLog, namespace: str, service: str, *, since: int = 0) -> list[tuple[float, Object]]:
-    """(time, status) of every write of the service's status, oldest first."""
-    return [
-        (seconds_of(event.time), event.object.get("status") or {})
-        for event in _accepted(log, namespace, service, since)
-        if event.resource == "inferenceservices" and event.subresource == "status"
-    ]
+    def weights(self, namespace: str, route: str, service: str) -> list[Weights]:
+        """Every write of a route of the service that changed the weights, oldest first."""
+        history: list[Weights] = []
+        for event in self._accepted(namespace, route):
+            if event.resource in ROUTES:
+                shares = shares_of(event.object, service)
+                if not history or history[-1].shares != shares:
+                    history.append(Weights(seconds_of(event.time), shares))
+        return history
 
+    def statuses(self, namespace: str, service: str) -> list[tuple[float, Object]]:
+        """(time, status) of every write of the service's status, oldest first."""
+        return [
+            (seconds_of(event.time), event.object.get("status") or {})
+            for event in self._accepted(namespace, service)
+            if event.resource == "inferenceservices" and event.subresource == "status"
+        ]
 
-def _accepted(log: AuditLog, namespace: str, name: str, since: int) -> Iterator[AuditEvent]:
-    events = log.events(verbs=WRITE_VERBS, namespace=namespace, since=since)
-    for event in sorted(events, key=lambda e: e.time):
-        if event.object and event.object["metadata"].get("name") == name and 200 <= event.code < 300:
-            yield event
+    def _accepted(self, namespace: str, name: str) -> list[AuditEvent]:
+        with self._lock:
+            self._catch_up()
+            return sorted(self._events.get((namespace, name), ()), key=lambda event: event.time)
+
+    def _catch_up(self) -> None:
+        if not self._log.path.exists():
+            return
+        with self._log.path.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):  # half written
+                    break
+                self._read += len(line)
+                if b'"responseObject"' in line:
+                    self._keep(parse_event(json.loads(line)))
+
+    def _keep(self, event: AuditEvent) -> None:
+        if 200 <= event.code < 300:
+            key = event.namespace, event.object["metadata"]["name"]
+            self._events.setdefault(key, []).append(event)
 
 
 def shares_of(route: Object, service: str) -> dict[str, int]:
@@ -103,7 +128,7 @@ def _lawful(old: int, new: int, steps: Sequence[int]) -> bool:
 
 def check_decided_first(history: Sequence[Weights], statuses: Sequence[tuple[float, Object]]) -> None:
     """No weight is carried out that status had not announced before."""
-    for weights in history:
+    for weights in history[1:]:  # the first start decides nothing: there is but one revision
         announced = [_announced(status) for time, status in statuses if time <= weights.time]
         assert weights.shares in announced, f"{weights} was not in status before; it said {announced[-3:]}"
 

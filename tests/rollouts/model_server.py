@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -44,7 +43,6 @@ class Request:
     error: bool
     broken: bool
     aborted: bool
-    started: float = field(default_factory=time.monotonic)
 
     @property
     def finish_reason(self) -> str:
@@ -63,6 +61,8 @@ class ModelServer:
         self.in_flight = 0
         self._scrapes_wanted = scrapes
         self._meters = Meters(config)
+        self._text: bytes | None = None  # the answer to a scrape, until something happens
+        self._shown = False  # whether that answer says ready
         self._shares = Shares()
         self._runners: list[web.AppRunner] = []
 
@@ -147,8 +147,11 @@ class ModelServer:
     async def _metrics(self, _: web.Request) -> web.Response:
         if self.loaded:
             self._scrapes_wanted -= 1
-        self._meters.ready.set(self.ready)
-        return web.Response(body=self._meters.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
+        if self._text is None or self.ready is not self._shown:
+            self._shown = self.ready
+            self._meters.ready.set(self._shown)
+            self._text = self._meters.text()
+        return web.Response(body=self._text, headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def _models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": self.config.model.served_name, "object": "model"}]})
@@ -225,21 +228,24 @@ class ModelServer:
         return response
 
     async def _generate(self, request: Request) -> AsyncIterator[str]:
-        """The answer word by word at the scripted pace, and vLLM's figures about it."""
-        await asyncio.sleep(self.behaviour.first_token)
+        """The answer word by word at the scripted pace, and vLLM's figures about it.
+
+        The figures are the script's, not a stopwatch's: how busy the machine is must not decide a rollout.
+        """
+        first, further = self.behaviour.first_token, self.behaviour.per_token
+        await asyncio.sleep(first)
         self._meters.prompt_tokens.inc(len(request.prompt.split()))
-        self._meters.first_token.observe(time.monotonic() - request.started)
-        first = time.monotonic()
+        self._meters.first_token.observe(first)
         for number, word in enumerate(request.words):
             if number:
-                await asyncio.sleep(self.behaviour.per_token)
+                await asyncio.sleep(further)
             if request.broken and number * 2 >= len(request.words):
                 raise BrokenError
             self._meters.generated_tokens.inc()
             yield word if number == 0 else f" {word}"
         if len(request.words) > 1:
-            self._meters.per_token.observe((time.monotonic() - first) / (len(request.words) - 1))
-        self._meters.whole.observe(time.monotonic() - request.started)
+            self._meters.per_token.observe(further)
+        self._meters.whole.observe(first + further * (len(request.words) - 1))
         self._meters.finished(request.finish_reason)
 
     def _envelope(self, request: Request, content: Json | None, finish_reason: str | None) -> Json:
@@ -273,6 +279,7 @@ class ModelServer:
             self._meters.running.dec()
             self._meters.in_flight(source, -1)
             self._meters.request(outcome.name, source)
+            self._text = None
 
 
 @dataclass

@@ -52,10 +52,10 @@ class AsyncApi:
             return answer
 
     async def watch(self, path: str) -> AsyncIterator[tuple[str, Object]]:
-        """Every object below `path` as MODIFIED, then every change, for ever."""
+        """Every object below `path` as MODIFIED, then every change, for ever. The kind may be served only later."""
         join = "&" if "?" in path else "?"
         while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, GoneError, ClusterError):
                 listed = await self.request("GET", path)
                 for found in listed["items"]:
                     yield "MODIFIED", found
@@ -67,6 +67,8 @@ class AsyncApi:
     async def _stream(self, path: str) -> AsyncIterator[tuple[str, Object]]:
         forever = aiohttp.ClientTimeout(total=None)
         async with self._session.get(self._url + path, timeout=forever) as response:
+            if response.status != 200:  # 429 while the storage of a new kind is being made ready
+                return
             async for line in response.content:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
@@ -107,6 +109,9 @@ class Mirror:
         deadline = time.monotonic() + timeout
         with self._changed:
             while not (value := check()):
+                for task in self._tasks:
+                    if task.done():
+                        task.result()  # a watch that ended is no reason to wait
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise ClusterError(f"{what}: not so after {timeout:.0f} s. {hint()}")
