@@ -69,3 +69,9 @@ def service_state(service: Object) -> State:
         return State.IDLE
     found = condition(service, "Ready")
     return State.WAITING if found and found["reason"] == "NotApproved" else State.PROGRESSING
+
+
+def because(told: Object) -> str:
+    """`Reason: message` of a check or a rejection, without the reason where the message begins with it."""
+    reason, message = str(told["reason"]), str(told.get("message") or "")
+    return message if message.startswith(reason) else f"{reason}: {message}".rstrip(": ")

@@ -5,7 +5,7 @@ from tunewright_cli.chain.find import Objects
 from tunewright_cli.chain.links import Links
 from tunewright_cli.chain.model import Object
 from tunewright_cli.chain.pods import is_ready, owner
-from tunewright_cli.chain.states import condition
+from tunewright_cli.chain.states import because, condition
 from tunewright_cli.kinds import Kind
 from tunewright_cli.readiness.model import Outcome, Step, about_of, accepted_step, after, seen_step
 from tunewright_cli.readiness.pods import running_step, started_step
@@ -37,10 +37,17 @@ def service_steps(service: Object, objects: Objects) -> list[Step]:
         _allowed_step(service),
     ]
     if not rejected:
-        steps.append(after(steps, _created_step(service, pods, wants)))
-        steps.append(after(steps, started_step(pods, "its pods have started", namespace)))
-        steps.append(after(steps, running_step(pods, "its pods stay up", namespace, _hint(service))))
-        steps.append(after(steps, _loaded_step(service, pods, wants)))
+        created = after(steps, _created_step(service, pods, wants))
+        later = [
+            started_step(pods, "its pods have started", namespace),
+            running_step(pods, "its pods stay up", namespace, _hint(service)),
+            _loaded_step(service, pods, wants),
+        ]
+        if created.outcome is not Outcome.PASSED:
+            later = [Step(step.title, Outcome.OPEN) for step in later]
+        steps.append(created)
+        for step in later:
+            steps.append(after(steps, step))
     steps.append(after(steps, _answers_step(service)))
     steps.append(_rollout_step(service, namespace))
     return steps
@@ -75,7 +82,9 @@ def _allowed_step(service: Object) -> Step:
 
 def _created_step(service: Object, pods: list[Object], wants: str) -> Step:
     title = "its pods are created"
-    if pods or service["spec"].get("replicas") == 0 or _version_of(service, "stable") == wants:
+    roles = [role for role in ("stable", "candidate") if _version_of(service, role) == wants]
+    answering = any(service["status"][role].get("readyReplicas") for role in roles)
+    if pods or answering or service["spec"].get("replicas") == 0:
         return Step(title, Outcome.PASSED)
     refused = condition(service, "Reconciling") or condition(service, "Ready") or {}
     fix = "wait; a quota, Pod Security or the operator's role may refuse them, which the message tells"
@@ -115,9 +124,9 @@ def _rollout_step(service: Object, namespace: str) -> Step:
     title, name, about = "the newest revision answers", service["metadata"]["name"], about_of(service)
     status = service.get("status", {})
     if rejected := status.get("rejected"):
-        message = f"{rejected['version']} was rolled back: {rejected['reason']}: {rejected.get('message', '')}"
+        message = f"{rejected['version']} was rolled back: {because(rejected)}"
         fix = f"change spec.model, or correct the cause and: tunewright retry {name} -n {namespace}"
-        return Step(title, Outcome.FAILED, message.rstrip(": "), fix, about)
+        return Step(title, Outcome.FAILED, message, fix, about)
     candidate = status.get("candidate")
     if not candidate:
         return Step(title, Outcome.PASSED if status.get("stable") else Outcome.OPEN)

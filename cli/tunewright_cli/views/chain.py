@@ -63,7 +63,9 @@ def _job(job: Job, now: datetime) -> Text:
     ]
     if progress and job["state"] is State.PROGRESSING:
         parts.append(join([bar(progress.get("percent", 0), "cyan"), f"{progress.get('percent', 0)}%"], " "))
-    return join([*parts, str(progress.get("summary") or ""), Text(took, style="dim")])
+    moving = job["state"] in {State.PROGRESSING, State.READY}
+    stopped = f"at step {progress.get('step')} of {progress.get('totalSteps')}" if progress else ""
+    return join([*parts, str(progress.get("summary") or "") if moving else stopped, Text(took, style="dim")])
 
 
 def _add_job_details(branch: Tree, job: Job, version: Version | None, now: datetime, wide: bool) -> None:

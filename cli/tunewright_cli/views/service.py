@@ -8,6 +8,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from tunewright_cli.chain.model import Candidate, Object, Revision, Service, State
+from tunewright_cli.chain.states import because
 from tunewright_cli.views.pods import add_pods
 from tunewright_cli.views.style import STATES, age, bar, duration, join, mark, number, parse_time, verdict
 
@@ -137,7 +138,7 @@ def _check(analysis: Object, now: datetime) -> Group:
     )
     lines: list[Text | Table] = [head]
     if analysis["verdict"] != "Pass" and analysis.get("message"):
-        lines.append(Text(f"  {analysis['reason']}: {analysis['message']}", style=verdict(analysis["verdict"]).style))
+        lines.append(Text(f"  {because(analysis)}", style=verdict(analysis["verdict"]).style))
     if analysis.get("metrics"):
         lines.append(_metrics(analysis["metrics"]))
     if probes := analysis.get("probes"):
@@ -183,7 +184,7 @@ def _rejected(rejected: Object, now: datetime) -> Text:
             Text("rejected ", style="red"),
             Text(rejected["version"], style="bold"),
             Text(rejected["revision"], style="dim"),
-            Text(f"{rejected['reason']}: {rejected.get('message') or ''}".rstrip(": "), style="red"),
+            Text(because(rejected), style="red"),
             Text(age(rejected["time"], now), style="dim"),
         ]
     )
