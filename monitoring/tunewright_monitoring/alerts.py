@@ -31,6 +31,7 @@ _WHO = "{{ $labels.namespace }}/{{ $labels.inference_service }}"
 _VERSION = f"{_WHO} ({{{{ $labels.model_version }}}})"
 _JOB = "{{ $labels.namespace }}/{{ $labels.name }}"
 _VALUE = "{{ $value | printf `%.4g` }}"
+_COUNT = "{{ $value | printf `%.0f` }}"
 
 _DCGM = "NVIDIA's DCGM exporter"
 _STATE_METRICS = "kube-state-metrics"
@@ -99,7 +100,7 @@ SERVING = (
         expr=f'label_replace(sum by (namespace, pod) (increase({POD_RESTARTS}{{container="server"}}[15m])), '
         f"{_OF_SERVICE}) > 2 and on ({SERVICE}) {READY}",
         hold="",
-        summary=f"{_WHO}: the server in pod {{{{ $labels.pod }}}} restarted {_VALUE} times in 15 minutes.",
+        summary=f"{_WHO}: the server in pod {{{{ $labels.pod }}}} restarted {_COUNT} times in 15 minutes.",
         needs=_STATE_METRICS,
     ),
 )
@@ -174,8 +175,8 @@ OPERATOR = (
         severity=Severity.WARNING,
         expr=f"sum by (kind, error) (increase({RECONCILE_ERRORS}[15m])) > 10",
         hold="",
-        summary="The operator failed {{ $value | printf `%.0f` }} times in 15 minutes at objects of kind "
-        "{{ $labels.kind }}: {{ $labels.error }}.",
+        summary=f"The operator failed {_COUNT} times in 15 minutes at objects of kind {{{{ $labels.kind }}}}: "
+        "{{ $labels.error }}.",
     ),
 )
 

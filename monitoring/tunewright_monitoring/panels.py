@@ -96,10 +96,10 @@ class Dashboard:
         return (panel for row in self.rows for panel in row.panels)
 
 
-def queries(dashboard: Dashboard, *, gpu: bool = True, **values: str) -> list[str]:
+def queries(dashboard: Dashboard, values: Mapping[str, str] | None = None, *, gpu: bool = True) -> list[str]:
     """Every PromQL query of the dashboard, ready to be sent. `gpu=False` leaves out what needs a GPU.
 
-    `values` are the variables' values, regular expressions; all objects unless given.
+    `values` are the variables' values, regular expressions; all objects where there is none.
     """
     wanted = (panel for panel in dashboard.panels if gpu or not panel.gpu)
     return [fill(query.expr, dashboard, values) for panel in wanted for query in panel.queries]

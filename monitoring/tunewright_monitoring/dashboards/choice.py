@@ -5,8 +5,8 @@ from tunewright_monitoring.names import READY, TRAIN_INFO
 from tunewright_monitoring.panels import Variable
 
 
-def _selector(variables: tuple[Variable, ...]) -> str:
-    return f"{{{', '.join(variable.matcher for variable in variables)}}}"
+def _selector(variables: tuple[Variable, ...], *more: str) -> str:
+    return f"{{{', '.join([*(variable.matcher for variable in variables), *more])}}}"
 
 
 SERVICE_VARIABLES = (
@@ -16,5 +16,6 @@ SERVICE_VARIABLES = (
 JOB_VARIABLES = (Variable("namespace", "Namespace", TRAIN_INFO), Variable("name", "FineTuneJob", TRAIN_INFO))
 
 OF_SERVICE = _selector(SERVICE_VARIABLES)
+OF_CLIENTS = _selector(SERVICE_VARIABLES, 'source="client"')
 OF_JOB = _selector(JOB_VARIABLES)
 IN_NAMESPACE = _selector(SERVICE_VARIABLES[:1])

@@ -47,7 +47,7 @@ ROLLOUT = Dashboard(
                     height=5,
                 ),
                 Panel(
-                    "Under way since",
+                    "On its way for",
                     "Empty without a rollout.",
                     (Query(f"time() - max by ({SERVICE}) ({ROLLOUT_STARTED}{OF_SERVICE})", _SERVICE),),
                     Unit.SECONDS,

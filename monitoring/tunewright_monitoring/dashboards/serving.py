@@ -1,6 +1,6 @@
 """What users of the services feel, and what the pods do for it."""
 
-from tunewright_monitoring.dashboards.choice import OF_SERVICE, SERVICE_VARIABLES
+from tunewright_monitoring.dashboards.choice import OF_CLIENTS, OF_SERVICE, SERVICE_VARIABLES
 from tunewright_monitoring.names import (
     IN_FLIGHT,
     KV_CACHE,
@@ -95,11 +95,11 @@ SERVING = Dashboard(
             (
                 Panel(
                     "Requests by outcome",
-                    "Of clients and probes. ClientClosed: the client left before the end.",
+                    "Of clients. ClientError: their request was wrong. ClientClosed: they left before the end.",
                     (
                         Query(
-                            f"sum by ({SERVICE}, source, outcome) (rate({REQUESTS}{OF_SERVICE}[{RATE_INTERVAL}]))",
-                            "{{inference_service}} {{source}} {{outcome}}",
+                            f"sum by ({SERVICE}, outcome) (rate({REQUESTS}{OF_CLIENTS}[{RATE_INTERVAL}]))",
+                            "{{inference_service}} {{outcome}}",
                         ),
                     ),
                     Unit.PER_SECOND,

@@ -132,7 +132,13 @@ TRAINING = Dashboard(
                 Panel(
                     "Lost attempts",
                     "Attempts that were lost in the last hour, by cause.",
-                    (Query(f"sum by (cause) (increase({RESTARTS}[1h])) or vector(0)", "{{cause}}"),),
+                    (
+                        Query(
+                            f"sum by (cause) (increase({RESTARTS}[1h])) "
+                            'or label_replace(vector(0), "cause", "none", "", "")',
+                            "{{cause}}",
+                        ),
+                    ),
                 ),
             ),
         ),
