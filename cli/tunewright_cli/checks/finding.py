@@ -45,6 +45,5 @@ def warning(check: str, message: str, fix: str) -> Finding:
 
 def unknown(check: str, what: str, seen: Seen) -> Finding:
     """It cannot be told."""
-    return Finding(
-        check, Level.UNKNOWN, f"{what} cannot be looked at: {seen.error}", "ask an administrator to run this"
-    )
+    fix = "ask an administrator to run tunewright check" if seen.denied else ""
+    return Finding(check, Level.UNKNOWN, f"{what} cannot be looked at: {seen.error}", fix)
