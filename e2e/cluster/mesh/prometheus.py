@@ -29,6 +29,8 @@ def configuration(kubeconfig: Path, envoy: str, *, rules: Path, targets: Path, i
         "scrape_configs": [
             {
                 "job_name": "pods",
+                # The operator tells of objects in other namespaces than its pod's.
+                "honor_labels": True,
                 "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(kubeconfig)}],
                 "relabel_configs": pod_relabeling(),
             },
