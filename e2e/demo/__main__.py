@@ -137,6 +137,7 @@ def canary_demo() -> None:
     mesh = LocalCluster().mesh
     with clock.step("Put the service behind Istio, and tell the operator where Prometheus is"):
         canary.install(kubectl, images)
+        canary.watch(kubectl, mesh)
         canary.start_over(kubectl, images["server"])
         canary.move_alias(kubectl, canary.FIRST)
         canary.join_mesh(kubectl, mesh)

@@ -5,7 +5,9 @@ They go on from the quickstart: its namespace, its roles, its claim, and guide-v
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -66,6 +68,18 @@ def is_served(kubectl: Kubectl) -> bool:
 def install(kubectl: Kubectl, images: dict[str, str]) -> None:
     """Upgrade the chart: the operator learns where Prometheus is."""
     quickstart.install(kubectl, images, {"prometheus.url": PROMETHEUS})
+
+
+def watch(kubectl: Kubectl, mesh: Mesh) -> None:
+    """Give Prometheus the chart's recording rules and alerts."""
+    config_map = kubectl.get("configmap", f"{quickstart.RELEASE}-rules", quickstart.OPERATOR_NAMESPACE)
+    if config_map is None:
+        raise DemoError("the chart made no ConfigMap with rules")
+    with tempfile.TemporaryDirectory() as scratch:
+        files = [Path(scratch, name) for name in config_map["data"]]
+        for file in files:
+            file.write_text(config_map["data"][file.name])
+        mesh.add_rules(*files)
 
 
 def start_over(kubectl: Kubectl, image: str) -> None:

@@ -47,7 +47,9 @@ class Timeline:
 
 def _decision(one: Object) -> str:
     times = f" x{one['count']}" if one.get("count", 1) > 1 else ""
-    return f"{one['decision'] + times:<12} {one['version']:<10} {one['weight']:>3} %  {one['reason']}: {one['message']}"
+    # What passed stands in the check above it.
+    why = one["reason"] if one["reason"] == "Passed" else f"{one['reason']}: {one['message']}"
+    return f"{one['decision'] + times:<12} {one['version']:<10} {one['weight']:>3} %  {why}"
 
 
 def _check(analysis: Object) -> str:

@@ -87,6 +87,7 @@ class Watched:
 def mesh(platform: Platform, cluster_with_mesh: LocalCluster) -> Mesh:
     """Istio and Prometheus, which the operator knows from now on."""
     canary.install(platform.kubectl, platform.images)
+    canary.watch(platform.kubectl, cluster_with_mesh.mesh)
     return cluster_with_mesh.mesh
 
 
