@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from e2e.cluster.apiserver import ControlPlane
+from e2e.cluster.build import binary
 from e2e.cluster.controlplane import fake_node
 from e2e.cluster.wait import wait_for
 from tests.integration.conftest import OPERATOR_USER, ROOT, Namespace, Operator, conditions
@@ -27,6 +28,15 @@ EXAMPLE = ROOT / "examples" / "llama-3-70b"
 JOB, VERSION = "support-70b", "support-70b-v1"
 GPU = "nvidia.com/gpu"
 NODES = ("a100-0", "a100-1")
+
+
+_ISTIO = ("networking.istio.io/v1/virtualservices", "networking.istio.io/v1/destinationrules")
+_SECURITY = ("security.istio.io/v1/peerauthentications", "security.istio.io/v1/authorizationpolicies")
+# spec.traffic -> what it makes
+ROUTES = {
+    "{provider: Istio, access: {namespaces: [shop]}}": tuple(f"/apis/{kind}" for kind in (*_ISTIO, *_SECURITY)),
+    "{provider: GatewayAPI, access: null, gateways: [shop/main]}": ("/apis/gateway.networking.k8s.io/v1/httproutes",),
+}
 
 
 def gpu_node(name: str) -> Object:
@@ -53,6 +63,8 @@ def llama(plane: ControlPlane, kubelet: Kubelet) -> Namespace:
     }
     plane.api.create("/api/v1/persistentvolumes", volume)
     plane.kubectl("apply", "-f", str(EXAMPLE / "storage.yaml"))
+    crds = [argument for name in ("istio", "gateway-api") for argument in ("-f", str(binary(f"{name}-crds.yaml")))]
+    plane.kubectl("apply", "--server-side", *crds)
     return Namespace(plane, "llama")
 
 
@@ -86,10 +98,12 @@ def training(llama: Namespace, operator: Operator, kubelet: Kubelet) -> list[Obj
     return pods
 
 
-def change_manifest(llama: Namespace, root: str, plural: str, name: str) -> None:
+def change_manifest(llama: Namespace, root: str, plural: str, name: str, *, owner: str = "") -> None:
     """As a new release of the operator would that builds another manifest: it applies this child again."""
     path = f"{root}/namespaces/{llama.name}/{plural}/{name}"
     llama.plane.api.merge(path, {"metadata": {"annotations": {ANNOTATION_SPEC_HASH: "of an older release"}}})
+    if owner:  # what is listed and not watched is looked at when the owner is
+        llama.plane.api.merge(owner, {"metadata": {"annotations": {"example.com/looked-at": plural}}})
 
     def applied() -> bool:
         return len(str(llama.plane.api.get(path)["metadata"]["annotations"][ANNOTATION_SPEC_HASH])) == 16
@@ -131,8 +145,25 @@ def test_an_approved_version_is_served_and_a_withdrawn_one_is_not(llama: Namespa
     (container,) = deployments()[0]["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"][GPU] == "8"
     change_manifest(llama, "/apis/apps/v1", "deployments", deployments()[0]["metadata"]["name"])
+    change_manifest(llama, "/apis/policy/v1", "poddisruptionbudgets", service["metadata"]["name"])
+    for provider, kinds in ROUTES.items():
+        route(llama, service["metadata"]["name"], provider, kinds)
+    plain = {"provider": "None", "gateways": None}
+    llama.plane.api.merge(llama.path("inferenceservices", service["metadata"]["name"]), {"spec": {"traffic": plain}})
+    routes = f"/apis/gateway.networking.k8s.io/v1/namespaces/{llama.name}/httproutes"
+    wait_for("the route gone", lambda: not llama.plane.api.get(routes)["items"], 60)
     llama.plane.api.merge(path, {"spec": {"approval": None}})
     wait_for("the Deployment gone", lambda: not deployments(), 60)
+
+
+def route(llama: Namespace, service: str, traffic: str, kinds: tuple[str, ...]) -> None:
+    """Let this provider route, and its objects be those of an older release; those of the one before go."""
+    llama.plane.api.merge(llama.path("inferenceservices", service), {"spec": {"traffic": yaml.safe_load(traffic)}})
+    for kind in kinds:
+        root, plural = kind.rsplit("/", 1)
+        path = f"{root}/namespaces/{llama.name}/{plural}/{service}"
+        wait_for(f"{plural} {service}", lambda path=path: llama.plane.exists(path), 90)
+        change_manifest(llama, root, plural, service, owner=llama.path("inferenceservices", service))
 
 
 def test_what_is_finished_is_cleaned_up_but_for_job_and_version(llama: Namespace, training: list[Object]) -> None:
