@@ -215,7 +215,66 @@ def most_intervals(rules: Rollout) -> int:
     return loading + 2 * stages + 2 * waiting + rules.threshold + rules.inconclusive_limit
 
 
-@settings(max_examples=300, deadline=None)
+# --- verdicts alone, against a count by hand --------------------------------------------------
+
+
+@dataclass
+class Count:
+    """How a rollout ends by counting its verdicts, with the numbers of the spec."""
+
+    rules: Rollout
+    stages: int  # good checks that it takes
+
+    def outcome(self, verdicts: list[Verdict]) -> tuple[str, int]:
+        """(what becomes of the candidate, after how many checks)."""
+        seen: Counter[Verdict] = Counter()
+        for number, verdict in enumerate(verdicts, 1):
+            seen[verdict] += 1
+            if seen[Verdict.FAIL] == self.rules.threshold:
+                return "ErrorRate", number
+            if seen[Verdict.INCONCLUSIVE] == self.rules.inconclusive_limit:
+                return "Inconclusive", number
+            if seen[Verdict.PASS] == self.stages:
+                return "promoted", number
+        return "on its way", len(verdicts)
+
+
+COUNTED = [
+    Count(rollout(steps=[5, 20, 50], threshold=3, inconclusiveLimit=4), stages=3),
+    Count(rollout(stepWeight=10, maxWeight=60, inconclusiveLimit=2), stages=6),
+    Count(rollout(steps=[10, 100], mirror=True, threshold=2, inconclusiveLimit=9), stages=3),
+    Count(rollout("BlueGreen", mirror=True, iterations=5, threshold=2, inconclusiveLimit=3), stages=5),
+]
+# A value of ErrorRate, or no Prometheus, makes any verdict.
+SCRIPT = {Verdict.PASS: (0.0, None), Verdict.FAIL: (9.0, None), Verdict.INCONCLUSIVE: (0.0, "away")}
+
+
+@settings(max_examples=200, deadline=None)
+@given(count=st.sampled_from(COUNTED), verdicts=st.lists(st.sampled_from(Verdict), max_size=14))
+def test_verdicts_are_counted(count: Count, verdicts: list[Verdict]) -> None:
+    simulation = started(count.rules)
+    simulation.watch = Laws()
+    simulation.target = "v2"
+    simulation.run(25)
+    checks = 0
+    for verdict in verdicts:
+        if simulation.state.candidate:
+            checks += 1
+            simulation.of("v2").values[RolloutMetric.ERROR_RATE], simulation.prometheus_error = SCRIPT[verdict]
+            simulation.run(60)
+    state = simulation.state
+    if state.candidate:
+        found = "on its way"
+    else:
+        found = state.rejected.reason if state.rejected else "promoted"
+    assert (found, checks) == count.outcome(verdicts)
+    assert state.stable == ("v2" if found == "promoted" else "v1")
+
+
+# --- anything at all --------------------------------------------------------------------------
+
+
+@settings(max_examples=600, deadline=None)
 @given(rules=st.sampled_from(RULES), events=st.lists(happenings, max_size=25))
 def test_whatever_happens_the_laws_hold_and_the_rollout_ends(rules: Rollout, events: list[Happening]) -> None:
     laws = Laws()

@@ -402,6 +402,22 @@ def test_the_same_words_with_another_id_are_another_request() -> None:
     assert [one.decision.value for one in state.history] == ["Paused", "Resumed", "Paused"]
 
 
+def test_what_is_tried_again_starts_with_a_clean_sheet() -> None:
+    rejected = replace(REJECTED, analysis=failed())
+    state = plan_rollout(rejected, rollout(), world(pods("a"), pods("b"), request="retry@b")).state
+    assert (state.rejected, state.analysis) == (None, None)
+    assert state.candidate == on_its_way(weight=10, started_at=ago(0), checked_at=ago(0))
+    state = plan_rollout(state, rollout(), world(pods("a"), pods("b"), request="promote@b")).state
+    assert state.stable == "b", "what failed the last time does not stand in the way"
+
+
+def test_what_is_tried_again_and_is_still_broken_goes_in_the_same_turn() -> None:
+    seen = world(pods("a"), pods("b", 0, restarts=3), request="retry@b")
+    state = plan_rollout(REJECTED, rollout(), seen).state
+    assert (state.candidate, state.rejected and state.rejected.reason) == (None, "CrashLoop")
+    assert plan_rollout(state, rollout(), seen).state == state
+
+
 # --- history ----------------------------------------------------------------------------------
 
 

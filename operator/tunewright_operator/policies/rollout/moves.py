@@ -88,7 +88,7 @@ def promote(state: RolloutState, turn: Turn, reason: str, message: str) -> Rollo
     """The candidate becomes the stable revision and gets all of the traffic."""
     candidate = candidate_of(state)
     state = _note(state, turn, candidate, 100, decision=DecisionType.PROMOTED, reason=reason, message=message)
-    return replace(state, stable=candidate.revision, candidate=None, rejected=None)
+    return replace(state, stable=candidate.revision, candidate=None)
 
 
 def undo(state: RolloutState, turn: Turn, decision: DecisionType, reason: str, message: str) -> RolloutState:
