@@ -72,6 +72,15 @@ def pod_failure_policy(container: str, *, ignore_disruption: bool = True) -> Man
     return {"rules": [fail, ignore] if ignore_disruption else [fail]}
 
 
+def scrape_annotations(port: int) -> dict[str, str]:
+    """For a Prometheus that finds pods by their annotations; the Prometheus operator reads the chart's monitors."""
+    return {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(port),
+        "prometheus.io/path": "/metrics",
+    }
+
+
 def placement(scheduling: Scheduling | None) -> Manifest:
     """The fields of a pod's spec that say where it may run."""
     return scheduling.to_dict() if scheduling else {}

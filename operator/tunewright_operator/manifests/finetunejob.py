@@ -21,6 +21,7 @@ from tunewright_operator.manifests.common import (
     pod_failure_policy,
     restricted_container_security,
     restricted_pod_security,
+    scrape_annotations,
     scratch_volumes,
 )
 from tunewright_operator.manifests.finetunejob_names import (
@@ -59,7 +60,11 @@ def build_stage_job(
             "podFailurePolicy": pod_failure_policy(CONTAINER, ignore_disruption=not training),
             **(_gang(spec) if training else {}),
             "template": {
-                "metadata": {"labels": labels},
+                "metadata": {
+                    "labels": labels,
+                    # Rank 0 alone answers: an annotation cannot tell the pods of a Job apart.
+                    **({"annotations": scrape_annotations(config.trainer_port)} if training else {}),
+                },
                 "spec": _pod(owner, spec, stage, attempt, config),
             },
         },

@@ -29,6 +29,7 @@ from tunewright_operator.manifests.common import (
     placement,
     restricted_container_security,
     restricted_pod_security,
+    scrape_annotations,
     scratch_volumes,
 )
 from tunewright_operator.manifests.images import Images
@@ -190,9 +191,7 @@ def _pod_metadata(owner: Manifest, revision: Revision) -> Manifest:
     return {
         "labels": owner_labels(owner) | _labels(revision),
         "annotations": {
-            "prometheus.io/scrape": "true",
-            "prometheus.io/port": str(PORT_SERVER_HEALTH),
-            "prometheus.io/path": "/metrics",
+            **scrape_annotations(PORT_SERVER_HEALTH),
             "proxy.istio.io/config": json.dumps(_SIDECAR),
         },
     }
