@@ -120,6 +120,10 @@ generate: setup ## Write CRDs, rules, dashboards and reference pages from the co
 	$(RUN) tunewright_monitoring.generate
 	$(RUN) tunewright_cli.reference
 
+.PHONY: docs-images
+docs-images: setup tools images model ## Draw the dashboards into docs/images from a run of the canary's scenarios.
+	DOCS_IMAGES=docs/images $(BIN)/pytest e2e/scenarios/test_canary.py -m node --timeout 2400
+
 .PHONY: lock
 lock: setup ## Pin every dependency anew.
 	$(RUN) e2e.images lock

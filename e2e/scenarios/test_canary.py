@@ -6,6 +6,9 @@ test_quickstart.py trains, and train it themselves when they run alone.
 
 from __future__ import annotations
 
+import math
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.cluster.audit import AuditLog
 from e2e.cluster.local import LocalCluster
 from e2e.cluster.mesh import Mesh
+from e2e.cluster.packages import ensure_packages
 from e2e.cluster.wait import wait_for
 from e2e.demo import canary, quickstart
 from e2e.demo.canary import BETTER, FIRST, WORSE
@@ -24,7 +27,11 @@ from e2e.demo.kubectl import Kubectl, condition, is_true, poll
 from e2e.demo.load import Load, summarize
 from e2e.scenarios.chaos import kill_pod
 from e2e.scenarios.conftest import Platform
-from tests.rollouts.laws import Weights, check_decided_first, check_laws, status_history, weight_history
+from tests.rollouts.laws import Record, Weights, check_decided_first, check_laws
+from tunewright_monitoring import render
+from tunewright_monitoring.dashboards import DASHBOARDS
+from tunewright_monitoring.panels import queries
+from tunewright_monitoring.picture import Span
 
 pytestmark = pytest.mark.node
 
@@ -33,6 +40,8 @@ Object = dict[str, Any]
 NAMESPACE, SERVICE = quickstart.NAMESPACE, canary.SERVICE
 STEPS = yaml.safe_load(canary.manifest())["spec"]["rollout"]["steps"]
 MANY = 1000
+# `make docs-images` names a folder here: the dashboards are drawn into it from what Prometheus saw of these tests.
+PICTURES = os.environ.get("DOCS_IMAGES")
 
 
 @dataclass(frozen=True)
@@ -41,14 +50,12 @@ class Stage:
 
     platform: Platform
     mesh: Mesh
+    record: Record
+    began: float  # since when Prometheus looks, in seconds of the epoch
 
     @property
     def kubectl(self) -> Kubectl:
         return self.platform.kubectl
-
-    @property
-    def audit(self) -> AuditLog:
-        return self.platform.plane.audit
 
     def load(self) -> Load:
         """Short answers: it is the number of requests that counts here."""
@@ -63,12 +70,12 @@ class Stage:
         canary.wait_retired(self.kubectl)
         return ended
 
-    def weights(self, since: int) -> list[Weights]:
-        """What the gateway was told since a mark of the audit log; it must be lawful, and decided before."""
-        history = weight_history(self.audit, NAMESPACE, f"{SERVICE}-gateways", SERVICE, since=since)
+    def weights(self, since: float) -> list[Weights]:
+        """What the gateway was told since then; all that it ever was told must be lawful, and decided before."""
+        history = self.record.weights(NAMESPACE, f"{SERVICE}-gateways", SERVICE)
         check_laws(history, STEPS)
-        check_decided_first(history, status_history(self.audit, NAMESPACE, SERVICE))
-        return history
+        check_decided_first(history, self.record.statuses(NAMESPACE, SERVICE))
+        return [weights for weights in history if weights.time >= since]
 
 
 @dataclass
@@ -92,8 +99,14 @@ def mesh(platform: Platform, cluster_with_mesh: LocalCluster) -> Mesh:
 
 
 @pytest.fixture(scope="module")
-def versions(platform: Platform, mesh: Mesh) -> None:
-    """Three approved versions. The mesh is up before, so that Prometheus sees two of them being trained."""
+def began(mesh: Mesh) -> float:
+    """Since when Prometheus looks, in seconds of the epoch."""
+    return time.time()
+
+
+@pytest.fixture(scope="module")
+def versions(platform: Platform, began: float) -> None:
+    """Three approved versions; Prometheus sees how two of them are trained."""
     kubectl = platform.kubectl
     kubectl.apply(quickstart.manifest("rbac.yaml"))
     if kubectl.get("modelversion", FIRST, NAMESPACE) is None:
@@ -108,16 +121,16 @@ def versions(platform: Platform, mesh: Mesh) -> None:
 
 
 @pytest.fixture(scope="module")
-def stage(platform: Platform, mesh: Mesh, versions: None) -> Iterator[Stage]:
+def stage(platform: Platform, mesh: Mesh, began: float, versions: None) -> Iterator[Stage]:
     """The first version behind Istio; at the end the service goes, so that the node is free for others."""
     canary.move_alias(platform.kubectl, FIRST)
     canary.join_mesh(platform.kubectl, mesh)
-    yield Stage(platform, mesh)
+    yield Stage(platform, mesh, Record(platform.plane.audit), began)
     platform.kubectl.run("delete", "ftj,tis", "--all", "-n", NAMESPACE, "--wait=true", "--timeout=60s")
 
 
 def test_a_better_version_is_promoted_under_load_without_one_failed_request(stage: Stage) -> None:
-    watched, mark = Watched(), stage.audit.mark()
+    watched, mark = Watched(), time.time()
     with stage.load() as load:
         canary.move_alias(stage.kubectl, BETTER)
         service = stage.follow(BETTER, watched)
@@ -134,9 +147,8 @@ def test_a_better_version_is_promoted_under_load_without_one_failed_request(stag
         *(("Advanced", weight) for weight in STEPS),
         ("Promoted", 100),
     ]
-    history = stage.weights(mark)
-    assert history[-1].whole == service["status"]["stable"]["revision"]
-    assert len(history) >= len(STEPS) + 1
+    revision = service["status"]["stable"]["revision"]
+    assert [weights.shares.get(revision) for weights in stage.weights(mark)] == [*STEPS, 100]
     analysis = service["status"]["analysis"]
     assert analysis["verdict"] == "Pass"
     assert [one["name"] for one in analysis["metrics"] if one.get("candidate") is None] == []
@@ -148,7 +160,7 @@ def test_a_better_version_is_promoted_under_load_without_one_failed_request(stag
 
 
 def test_a_version_that_answers_wrongly_is_rolled_back_by_itself(stage: Stage) -> None:
-    watched, mark = Watched(), stage.audit.mark()
+    watched, mark = Watched(), time.time()
     before = stage.service()["status"]["stable"]["revision"]
     with stage.load() as load:
         canary.move_alias(stage.kubectl, WORSE)
@@ -165,7 +177,7 @@ def test_a_version_that_answers_wrongly_is_rolled_back_by_itself(stage: Stage) -
     stalled = condition(service, "Stalled")
     assert stalled
     assert stalled["reason"] == "RolledBack"
-    assert stage.weights(mark)[-1].shares == {before: 100}
+    assert [weights.shares.get(before) for weights in stage.weights(mark)] == [100 - STEPS[0], 100]
 
 
 def test_the_rejected_version_is_forgotten_once_another_one_is_asked_for(stage: Stage) -> None:
@@ -188,7 +200,7 @@ NEVER_READY = {
 @pytest.mark.parametrize("case", NEVER_READY)
 def test_a_revision_that_never_gets_ready_is_rolled_back(stage: Stage, case: str) -> None:
     engine, reason, word = NEVER_READY[case]
-    mark, before = stage.audit.mark(), stage.service()["status"]["stable"]["revision"]
+    mark, before = time.time(), stage.service()["status"]["stable"]["revision"]
     document = yaml.safe_load(canary.manifest())
     document["spec"]["engine"] |= engine
     with stage.load() as load:
@@ -200,7 +212,7 @@ def test_a_revision_that_never_gets_ready_is_rolled_back(stage: Stage, case: str
 
 
 def test_files_that_changed_after_their_verification_are_never_served(stage: Stage, tmp_path: Path) -> None:
-    mark, before = stage.audit.mark(), stage.service()["status"]["stable"]["revision"]
+    mark, before = time.time(), stage.service()["status"]["stable"]["revision"]
     (tmp_path / "config.json").write_text("{}")
     changed = {"models/guide/v3/model/config.json": tmp_path / "config.json"}
     quickstart.upload(stage.kubectl, stage.platform.images["trainer"], changed)
@@ -213,7 +225,7 @@ def test_files_that_changed_after_their_verification_are_never_served(stage: Sta
 
 
 def test_an_operator_that_is_killed_on_the_way_ends_like_one_that_is_not(stage: Stage) -> None:
-    watched, mark = Watched(), stage.audit.mark()
+    watched, mark = Watched(), time.time()
     killed: list[int] = []
 
     def kill(service: Object) -> None:
@@ -231,9 +243,8 @@ def test_an_operator_that_is_killed_on_the_way_ends_like_one_that_is_not(stage: 
     assert canary.outcome(service, FIRST) == "promoted"
     assert summarize(load.exchanges).failures == ()
     assert watched.unready == []
-    history = stage.weights(mark)
-    assert history[-1].whole == service["status"]["stable"]["revision"]
-    assert len(history) >= len(STEPS) + 1
+    revision = service["status"]["stable"]["revision"]
+    assert [weights.shares.get(revision) for weights in stage.weights(mark)] == [*STEPS, 100]
 
 
 def test_a_restarted_pod_fails_no_request(stage: Stage) -> None:
@@ -246,6 +257,24 @@ def test_a_restarted_pod_fails_no_request(stage: Stage) -> None:
         load.wait_for(len(load.exchanges) + 20)
     assert summarize(load.exchanges).failures == ()
     assert stage.service()["status"]["stable"]["version"] == FIRST
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_every_query_of_every_dashboard_has_data_of_these_tests(stage: Stage, name: str) -> None:
+    now = time.time()
+    span = Span(stage.began, now, max(5.0, (now - stage.began) / 1000))
+    without = [query for query in queries(DASHBOARDS[name], gpu=False) if not has_data(stage.mesh, query, span)]
+    assert without == []
+    if PICTURES:
+        ensure_packages({"rsvg-convert": "librsvg2-bin"}, print)
+        times = [f"--start={span.start}", f"--end={span.end}", f"--output={Path(PICTURES, name)}.png"]
+        assert render.main([f"--prometheus={stage.mesh.prometheus_url}", f"--dashboard={name}", *times]) == 0
+
+
+def has_data(mesh: Mesh, query: str, span: Span) -> bool:
+    """Whether the query had an answer that is a number at any time of the span."""
+    series = render.query_range(mesh.prometheus_url, query, span)
+    return any(math.isfinite(float(value)) for one in series for _, value in one["values"])
 
 
 def rolled_back(stage: Stage, before: str) -> Object:
@@ -270,7 +299,7 @@ def settled(stage: Stage) -> Object:
 
 
 def check_never_served(
-    stage: Stage, service: Object, load: Load, *, before: str, mark: int, reason: str, word: str
+    stage: Stage, service: Object, load: Load, *, before: str, mark: float, reason: str, word: str
 ) -> None:
     """The rejection names the cause, nobody got an error, and the route never led away from the stable revision."""
     status = service["status"]
@@ -280,7 +309,7 @@ def check_never_served(
     assert is_true(service, "Ready")
     assert is_true(service, "Degraded")
     assert summarize(load.exchanges).failures == ()
-    assert [weights.shares for weights in stage.weights(mark) if weights.shares != {before: 100}] == []
+    assert stage.weights(mark) == []
 
 
 def test_deleting_the_service_leaves_nothing_of_it_in_the_mesh(stage: Stage) -> None:
