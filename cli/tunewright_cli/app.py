@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,7 @@ class ParsedError(Exception):
         self.call = call
 
 
+@cache
 def build_app() -> typer.Typer:
     """The application with every command."""
     app = typer.Typer(
@@ -61,7 +63,8 @@ def _function(command: Command) -> Any:
 
     def parsed(**given: Any) -> None:
         target = Target(*(given.pop(one.name) for one in CLUSTER))
-        raise ParsedError(Call(command, target, {name: _plain(value) for name, value in given.items()}))
+        values = {one.name: _plain(one, given[one.name]) for one in command.parameters}
+        raise ParsedError(Call(command, target, values))
 
     parameters = [
         *(_parameter(one, command) for one in command.parameters),
@@ -94,8 +97,8 @@ def _parameter(one: Parameter, command: Command, panel: str | None = None) -> in
     )
 
 
-def _plain(value: Any) -> Any:
-    """Values as `parse` gives them."""
-    if isinstance(value, StrEnum):
-        return value.value
-    return value
+def _plain(one: Parameter, value: Any) -> Any:
+    """The value as `parse` gives it."""
+    if value is None:
+        return one.default
+    return value.value if isinstance(value, StrEnum) else value

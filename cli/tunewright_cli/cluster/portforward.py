@@ -4,10 +4,12 @@ What comes out is a connected socket, so any HTTP client can speak over it, and 
 The frames of channel 0 are the data, those of channel 1 an error; each channel begins with the port's number.
 """
 
+import contextlib
 import http.client
 import selectors
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from tunewright_cli.cluster.client import Api
@@ -117,10 +119,20 @@ class ForwardedConnection(http.client.HTTPConnection):
         self.sock = self._forward.connect()
         self.sock.settimeout(self.timeout)
 
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request; what breaks it is told as the node says it."""
+        with self._told_by_the_node():
+            super().request(*args, **kwargs)
+
     def getresponse(self) -> http.client.HTTPResponse:
         """The answer; where there is none, the error is what the node says."""
-        try:
+        with self._told_by_the_node():
             return super().getresponse()
+
+    @contextlib.contextmanager
+    def _told_by_the_node(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, http.client.HTTPException):
             if self._forward.last_error:
                 raise ConnectionError(self._forward.last_error) from None
