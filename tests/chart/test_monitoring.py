@@ -1,6 +1,7 @@
 """The chart's rules, dashboards and monitors: what the real promtool and the real Prometheus make of them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,26 @@ def test_the_monitor_of_the_operator_finds_its_service() -> None:
     spec = monitor("tunewright")
     assert spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert [one["port"] for one in spec["endpoints"]] == [one["name"] for one in service["spec"]["ports"]]
+
+
+def documented(kind: str) -> list[str]:
+    """The blocks of docs/monitoring.md in this language."""
+    page = (CHART.parents[1] / "docs" / "monitoring.md").read_text()
+    return re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
+
+
+def test_the_documented_ways_to_install_it_work(tmp_path: Path) -> None:
+    scrape, policy, values = documented("yaml")
+    (tmp_path / "prometheus.yaml").write_text(scrape)
+    promtool("check", "config", tmp_path / "prometheus.yaml")
+    (tmp_path / "values.yaml").write_text(values)
+    helm("template", "tunewright", str(CHART), "--values", str(tmp_path / "values.yaml"))
+    chosen = yaml.safe_load(policy)["spec"]["podSelector"]["matchLabels"]
+    assert chosen.items() <= monitor("tunewright-training")["selector"]["matchLabels"].items()
+    install = next(block for block in documented("sh") if "helm upgrade" in block)
+    sets = re.findall(r"--set (\S+)", install)
+    assert len(sets) == 2
+    assert "http://kube-prometheus-stack-prometheus.monitoring:9090" in template(*sets)
 
 
 def test_dashboards_are_config_maps_that_grafana_finds() -> None:
