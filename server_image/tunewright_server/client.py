@@ -20,6 +20,7 @@ _DATA = b"data: {"
 _CHEAP_TIMEOUT = 5.0
 # vllm:request_success_total also counts requests that were aborted or failed.
 _COMPLETED = ('finished_reason="stop"', 'finished_reason="length"')
+_FAILED = ('outcome="ServerError",source="client"', 'outcome="Broken",source="client"')
 
 
 class EngineError(Exception):
@@ -28,11 +29,12 @@ class EngineError(Exception):
 
 @dataclass(frozen=True)
 class EngineMetrics:
-    """Figures of vLLM's /metrics, summed over its engines."""
+    """Figures of vLLM's /metrics, summed over its engines, and of our middleware."""
 
     running: int = 0
     waiting: int = 0
     completed: int = 0
+    failed: int = 0
     generated_tokens: int = 0
 
     @property
@@ -130,11 +132,12 @@ class EngineClient:
 
 def parse_metrics(text: str) -> EngineMetrics:
     """Pick our figures out of the Prometheus text format."""
-    lines = [line for line in text.splitlines() if line.startswith("vllm:")]
+    lines = [line for line in text.splitlines() if line.startswith(("vllm:", "tunewright_"))]
     return EngineMetrics(
         running=_total(lines, "vllm:num_requests_running"),
         waiting=_total(lines, "vllm:num_requests_waiting"),
         completed=sum(_total(lines, "vllm:request_success_total", label) for label in _COMPLETED),
+        failed=sum(_total(lines, "tunewright_requests_total", label) for label in _FAILED),
         generated_tokens=_total(lines, "vllm:generation_tokens_total"),
     )
 

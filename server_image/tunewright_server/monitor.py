@@ -124,15 +124,17 @@ class Monitor:
         self._board.policy_digest = found
 
     async def _look(self, seen: _Seen) -> _Seen:
-        """One check; a real completion when none was seen for a while, or after a failure."""
+        """One check; a real completion when none was seen for a while, or after a failure, of a client's as well."""
         try:
             await self._client.check_health()
             metrics = await self._client.read_metrics()
-            if seen.completed_at is not None and metrics.completed > seen.metrics.completed:
-                # Users' own completions are the best evidence, and cost nothing.
-                return self._completed(metrics)
-            if self._is_fresh(seen.completed_at):
-                return replace(seen, metrics=metrics)
+            # What failed for a client may fail for all: then only our own completion tells.
+            if metrics.failed <= seen.metrics.failed:
+                if seen.completed_at is not None and metrics.completed > seen.metrics.completed:
+                    # Users' own completions are the best evidence, and cost nothing.
+                    return self._completed(metrics)
+                if self._is_fresh(seen.completed_at):
+                    return replace(seen, metrics=metrics)
             await self._client.complete(self._settings.completion_timeout)
             await self._measure_once()
             return self._completed(await self._client.read_metrics())

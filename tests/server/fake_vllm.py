@@ -31,6 +31,7 @@ class FakeVLLM:
         self.completed = 0
         self.generated = 0
         self.unmarked = 0
+        self.failed = 0
 
     async def health(self, _: web.Request) -> web.Response:
         return web.Response(status=500 if exists("unhealthy") else 200)
@@ -46,6 +47,7 @@ class FakeVLLM:
             done,
             'vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 7.0',
             f"vllm:generation_tokens_total{label} {self.generated}.0",
+            f'tunewright_requests_total{{outcome="ServerError",source="client"}} {self.failed}.0',
             f"unmarked_questions {self.unmarked}",
         ]
         return web.Response(text="\n".join(lines) + "\n")
@@ -66,6 +68,7 @@ class FakeVLLM:
             return await self.stream(request, body, probe)
         mode = "error" if exists("broken") else SCRIPT.get("completion", "ok")
         if mode == "error":
+            self.failed += not probe
             return web.json_response({"error": "the engine is broken"}, status=500)
         if mode == "hang":
             await asyncio.sleep(3600)

@@ -23,11 +23,15 @@ vllm:request_success_total{engine="0",finished_reason="length",model_name="m"} 1
 vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 9.0
 vllm:request_success_created{engine="0",finished_reason="stop",model_name="m"} 1.7e+09
 vllm:generation_tokens_total{engine="0",model_name="m"} 1.5e+03
+tunewright_requests_total{outcome="ServerError",source="client"} 2.0
+tunewright_requests_total{outcome="Broken",source="client"} 1.0
+tunewright_requests_total{outcome="Broken",source="probe"} 5.0
+tunewright_requests_total{outcome="Completed",source="client"} 7.0
 """
 
 
 def test_metrics_are_summed_over_engines() -> None:
-    want = EngineMetrics(running=3, waiting=4, completed=6, generated_tokens=1500)
+    want = EngineMetrics(running=3, waiting=4, completed=6, failed=3, generated_tokens=1500)
     assert parse_metrics(METRICS) == want
     assert want.in_flight == 7
     assert parse_metrics("") == EngineMetrics()

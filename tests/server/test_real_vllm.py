@@ -6,7 +6,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from e2e.images.model import model_path
 from tests.server.harness import IDENTITY, Server, wait_for, write_manifest
 from tests.server.vllm_runtime import ABSENT, find_runtime
+from tunewright_api.names import ExitCode
 from tunewright_server import policy
 from tunewright_server.client import parse_metrics
 
@@ -28,12 +29,14 @@ pytestmark = [
 MAX_TOKENS = 200
 
 
-def start(directory: Path) -> Server:
-    """A server of the real model; production timings hold, but for how often it looks."""
+def start(directory: Path, spoil: Callable[[Path], object] = bool, **overrides: Any) -> Server:
+    """A server of the real model, with its files as `spoil` leaves them; production timings hold, but for how often it
+    looks."""
     runtime = find_runtime()
     assert runtime is not None
-    server = Server(directory, sampling={"temperature": 0, "maxTokens": MAX_TOKENS})
+    server = Server(directory, **({"sampling": {"temperature": 0, "maxTokens": MAX_TOKENS}} | overrides))
     shutil.copytree(model_path(), server.artifact / "model")
+    spoil(server.artifact / "model")
     server.overrides["digest"] = write_manifest(server.artifact)
     settings: dict[str, float] = {"CHECK": 2, "COMPLETION_TIMEOUT": 30, "COMPLETION": 60, "PERFORMANCE_TIMEOUT": 10}
     return server.start(runtime.engine, settings=settings, environment=runtime.environment)
@@ -259,5 +262,58 @@ def test_a_running_stream_survives_sigterm(tmp_path: Path) -> None:
         assert b'"finish_reason":"length"' in lines[-2]
         assert len(lines) > already
         assert "every request answered" in server.result().message
+    finally:
+        server.stop()
+
+
+def cut_weights(model: Path) -> None:
+    """Half of the weights."""
+    weights = model / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.truncate(weights.stat().st_size // 2)
+
+
+BROKEN = [
+    pytest.param(
+        {"overrides": {"engine": {"extraArgs": ["--no-such-argument=1"]}}},
+        ExitCode.INVALID_CONFIG,
+        "It says: unrecognized arguments: --no-such-argument=1",
+        id="a wrong argument",
+    ),
+    pytest.param(
+        {"overrides": {"engine": {"maxModelLen": 99_999}}},
+        ExitCode.INVALID_CONFIG,
+        "engine.maxModelLen exceeds what the model was made for",
+        id="a context that the model does not have",
+    ),
+    pytest.param(
+        {"spoil": lambda model: (model / "tokenizer.json").unlink()},
+        ExitCode.INVALID_DATA,
+        "the tokenizer of the artifact is missing or broken",
+        id="no tokenizer",
+    ),
+    pytest.param(
+        {"spoil": cut_weights}, ExitCode.INVALID_DATA, "damaged, cut off, or no weights", id="half the weights"
+    ),
+    pytest.param(
+        {"spoil": lambda model: (model / "chat_template.jinja").write_text("{% for")},
+        ExitCode.INVALID_DATA,
+        "the chat template of the artifact is no valid Jinja",
+        id="a broken chat template",
+    ),
+]
+
+
+@pytest.mark.parametrize(("how", "code", "message"), BROKEN)
+def test_a_broken_model_is_never_ready_and_says_why(
+    tmp_path: Path, how: dict[str, Any], code: ExitCode, message: str
+) -> None:
+    server = start(tmp_path, how.get("spoil", bool), **how.get("overrides", {}))
+    try:
+        seen: set[int] = set()
+        wait_for(lambda: seen.add(server.get("/ready")[0]) or server.ended(), 400)  # type: ignore[func-returns-value]
+        assert 200 not in seen
+        assert server.wait() == code
+        assert message in server.result().message
     finally:
         server.stop()

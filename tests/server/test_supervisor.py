@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -122,6 +123,20 @@ def test_unhealthy_when_completions_stop_and_ready_again_when_they_return(server
     assert server.get("/ready")[0] == 503
     (server.directory / "broken").unlink()
     server.wait_ready()
+
+
+def test_what_fails_for_a_client_is_tried_at_once(server: Server) -> None:
+    server.start(settings={"COMPLETION": 3600})
+    server.wait_ready()
+    server.touch("broken")
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}/v1/completions",
+        data=json.dumps({"model": "demo", "prompt": "x"}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError, match="500"):
+        urllib.request.urlopen(request, timeout=20)
+    wait_for(lambda: server.state() == "Unhealthy")
 
 
 def test_unhealthy_when_health_fails(server: Server) -> None:
