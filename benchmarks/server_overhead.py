@@ -1,0 +1,213 @@
+"""What the server image costs against bare vLLM: `python -m benchmarks.server_overhead [--rounds N]`.
+
+Two servers of the same small model on this machine: vLLM alone, and vLLM behind our middleware and supervisor, with the
+same arguments otherwise. They take turns, round by round, so that what else the machine does meets both. Prints tokens
+per second and the first token's latency of both, their ratio and difference, and the cost of the middleware alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+
+from e2e.cluster.wait import wait_for
+from e2e.images.model import build_model
+from tests.server.harness import IDENTITY, Server, free_port, write_manifest
+from tests.server.vllm_runtime import ABSENT, Runtime, find_runtime
+from tunewright_api.server_config import ServerConfig
+from tunewright_server.arguments import MIDDLEWARE, build_arguments, build_environment
+from tunewright_server.machine import available_cpus
+from tunewright_server.middleware import AccessMiddleware, Message, Receive, RequestMetrics, Scope, Send
+
+CLIENTS = 4
+REQUESTS = 16
+TOKENS = 32
+CHUNKS = 200_000
+PROMPT = "Once upon a time there was a small town by the sea, and in it"
+
+
+@dataclass
+class Series:
+    """What was measured of one server: per round, and per request."""
+
+    tokens_per_second: list[float] = field(default_factory=list)
+    first_token: list[float] = field(default_factory=list)
+
+    def p(self, percent: int) -> float:
+        """A percentile of the first token's latency, in milliseconds."""
+        return statistics.quantiles(self.first_token, n=100)[percent - 1] * 1000
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20, help="rounds of each server (default: 20)")
+    rounds = parser.parse_args().rounds
+    runtime = find_runtime()
+    if runtime is None:
+        raise SystemExit(ABSENT)
+    model = build_model()
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        bare(runtime, model, Path(directory)) as plain,
+        ours(runtime, model, Path(directory) / "ours") as guarded,
+    ):
+        bare_series, our_series = asyncio.run(measure(plain, guarded, rounds))
+    report(bare_series, our_series, rounds)
+    with_it, without = asyncio.run(cost_of_a_chunk())
+    print(f"the middleware alone: {(with_it - without) * 1e6:.2f} µs per streamed token")
+
+
+def report(plain: Series, guarded: Series, rounds: int) -> None:
+    """Print both series, and what one costs against the other."""
+    load = os.getloadavg()[0]
+    print(
+        f"SmolLM2-135M, {CLIENTS} clients, {rounds} rounds of {REQUESTS} requests of {TOKENS} tokens each, "
+        f"{os.cpu_count()} cores, load {load:.1f}"
+    )
+    for name, series in (("bare vLLM", plain), ("server image", guarded)):
+        print(
+            f"{name:13} {statistics.median(series.tokens_per_second):7.1f} tokens/s   first token "
+            f"p50 {series.p(50):6.1f} ms  p99 {series.p(99):6.1f} ms"
+        )
+    pairs = zip(guarded.tokens_per_second, plain.tokens_per_second, strict=True)
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(
+        f"ratio of tokens/s {ratio:.3f} (median of rounds), first token p50 {guarded.p(50) - plain.p(50):+.1f} ms, "
+        f"p99 {guarded.p(99) - plain.p(99):+.1f} ms"
+    )
+
+
+@contextmanager
+def bare(runtime: Runtime, model: Path, directory: Path) -> Iterator[int]:
+    """The port of a vLLM with the arguments of the server image, but for the middleware."""
+    port = free_port()
+    config = ServerConfig.model_validate(
+        {
+            "model": {"artifact": str(model), "digest": "sha256:" + "0" * 64, "servedName": "demo"},
+            "identity": IDENTITY,
+            "port": port,
+        }
+    )
+    arguments = [word for word in build_arguments(config, model, 3) if word not in ("--middleware", MIDDLEWARE)]
+    environment = build_environment(config, os.environ | runtime.environment, available_cpus(), directory / "cache")
+    with (directory / "bare.log").open("wb") as log:
+        process = subprocess.Popen([*runtime.engine, *arguments], env=environment, stdout=log, stderr=log)
+    try:
+        wait_for("bare vLLM", lambda: answers(port) or process.poll() is not None, 300)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def ours(runtime: Runtime, model: Path, directory: Path) -> Iterator[int]:
+    """The port of a server as the image runs it."""
+    server = Server(directory)
+    shutil.copytree(model, server.artifact / "model")
+    server.overrides["digest"] = write_manifest(server.artifact)
+    # As often as in production.
+    production: dict[str, float] = {"CHECK": 10, "COMPLETION": 60, "COMPLETION_TIMEOUT": 30, "PERFORMANCE_TIMEOUT": 10}
+    server.start(runtime.engine, settings=production, environment=runtime.environment)
+    try:
+        server.wait_ready(300)
+        yield server.port
+    finally:
+        server.stop()
+
+
+def answers(port: int) -> bool:
+    """Whether /health is 200."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+async def measure(plain: int, guarded: int, rounds: int) -> tuple[Series, Series]:
+    """Rounds of both in turn, the first of each for warming up."""
+    series = {plain: Series(), guarded: Series()}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        for port in series:
+            await play(session, port, Series())
+        for number in range(rounds):
+            # Who comes first changes as well.
+            for port in (plain, guarded) if number % 2 else (guarded, plain):
+                await play(session, port, series[port])
+    return series[plain], series[guarded]
+
+
+async def play(session: aiohttp.ClientSession, port: int, series: Series) -> None:
+    """One round: REQUESTS streams, CLIENTS at a time."""
+    left = iter(range(REQUESTS))
+
+    async def client() -> None:
+        for _ in left:
+            series.first_token.append(await stream(session, port))
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    series.tokens_per_second.append(REQUESTS * TOKENS / (time.perf_counter() - started))
+
+
+async def stream(session: aiohttp.ClientSession, port: int) -> float:
+    """Read one whole stream; seconds to its first token."""
+    body = {"model": "demo", "prompt": PROMPT, "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+    first = 0.0
+    started = time.perf_counter()
+    async with session.post(f"http://127.0.0.1:{port}/v1/completions", json=body) as response:
+        response.raise_for_status()
+        async for line in response.content:
+            if not first and line.startswith(b"data: {"):
+                first = time.perf_counter() - started
+    return first
+
+
+async def cost_of_a_chunk() -> tuple[float, float]:
+    """Seconds per chunk of a stream with the middleware around it, and without."""
+    chunk: Message = {"type": "http.response.body", "body": b"data: " + b"x" * 300 + b"\n\n", "more_body": True}
+    head: Message = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
+    }
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(head)
+        for _ in range(CHUNKS):
+            await send(chunk)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        pass
+
+    path = "/v1/completions"
+    scope: Scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "headers": []}
+    seconds: list[float] = []
+    for tried in (AccessMiddleware(app, RequestMetrics(CollectorRegistry())), app):
+        started = time.perf_counter()
+        await tried(scope, receive, send)
+        seconds.append((time.perf_counter() - started) / CHUNKS)
+    return seconds[0], seconds[1]
+
+
+if __name__ == "__main__":
+    main()
