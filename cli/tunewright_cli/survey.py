@@ -15,10 +15,10 @@ from tunewright_cli.checks.snapshot import OPERATOR_LABELS, Seen, Snapshot, envi
 from tunewright_cli.checks.traffic import GATEWAY_GROUP, ISTIO_GROUPS
 from tunewright_cli.cluster.client import Api, Object
 from tunewright_cli.cluster.errors import ApiError, ForbiddenError, NotFoundError
+from tunewright_cli.cluster.rbac import read_bindings, read_roles
 from tunewright_cli.kinds import ROOT, Kind
 from tunewright_cli.parallel import gather, start
 
-_RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 _AUTHORIZATION = "/apis/authorization.k8s.io/v1"
 
@@ -106,8 +106,8 @@ def _looks(api: Api, namespace: str) -> Mapping[str, Callable[[], Any]]:
         "operators": everywhere("/apis/apps/v1/deployments", labelSelector=operator),
         "policy": partial(api.get, f"{_ADMISSION}/validatingadmissionpolicies/{POLICY}"),
         "binding": partial(api.get, f"{_ADMISSION}/validatingadmissionpolicybindings/{POLICY}"),
-        "roles": lambda: _both(api, "clusterroles", "roles"),
-        "role_bindings": lambda: _both(api, "clusterrolebindings", "rolebindings"),
+        "roles": partial(read_roles, api),
+        "role_bindings": partial(read_bindings, api),
         "jobs": somewhere(ROOT, Kind.JOB.plural),
         "versions": somewhere(ROOT, Kind.VERSION.plural),
         "services": somewhere(ROOT, Kind.SERVICE.plural),
@@ -121,14 +121,6 @@ def _looks(api: Api, namespace: str) -> Mapping[str, Callable[[], Any]]:
         "nodes": everywhere("/api/v1/nodes"),
         "namespaces": everywhere("/api/v1/namespaces"),
     }
-
-
-def _both(api: Api, *plurals: str) -> list[Object]:
-    """Objects of several kinds of RBAC. A list does not name the kind of its items."""
-    titles = {"clusterroles": "ClusterRole", "roles": "Role"}
-    return [
-        item | {"kind": titles.get(plural, "")} for plural in plurals for item in api.list_all(f"{_RBAC}/{plural}")[0]
-    ]
 
 
 def _may_list(api: Api, plural: str, namespace: str) -> bool:

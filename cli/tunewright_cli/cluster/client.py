@@ -69,7 +69,9 @@ class Api:
         while True:
             where: dict[str, str | int] = {"continue": token, "limit": PAGE} if token else {"resourceVersion": "0"}
             page = self.get(path, **query, **where)
-            items += page.get("items") or ()
+            # The items of a list do not say their kind themselves.
+            kind = {"kind": page.get("kind", "").removesuffix("List"), "apiVersion": page.get("apiVersion", "")}
+            items += [kind | item for item in page.get("items") or ()]
             token = page["metadata"].get("continue") or ""
             if not token:
                 return items, page["metadata"].get("resourceVersion", "")

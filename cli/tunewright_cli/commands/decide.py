@@ -1,19 +1,17 @@
 """`tunewright approve|reject`: a person's decision, under their own name, for the digest that they saw."""
 
 import sys
-from functools import partial
 from typing import Any
 
 from tunewright_api.names import APPROVE_VERB, GROUP
 from tunewright_cli.approvers import approvers
 from tunewright_cli.cluster.errors import ApiError, ForbiddenError
+from tunewright_cli.cluster.rbac import read_bindings, read_roles
 from tunewright_cli.exits import CliError, Exit
 from tunewright_cli.kinds import Kind
-from tunewright_cli.parallel import gather
 from tunewright_cli.parse import Target
 from tunewright_cli.session import Session
 
-_RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _WORDS = {"approve": "Approved", "reject": "Rejected"}
 
 
@@ -45,16 +43,10 @@ def whoami(session: Session) -> str:
 
 def _who_may(session: Session) -> str:
     """Who may decide, as far as we may read the roles."""
-    spaces = ("", f"/namespaces/{session.namespace}")
-    paths = [f"{_RBAC}{space}/{role}" for space, role in zip(spaces, ("clusterroles", "roles"), strict=True)]
-    paths += [
-        f"{_RBAC}{space}/{role}" for space, role in zip(spaces, ("clusterrolebindings", "rolebindings"), strict=True)
-    ]
     try:
-        items = [items for items, _ in gather([partial(session.api.list_all, path) for path in paths])]
+        names = approvers(read_roles(session.api, session.namespace), read_bindings(session.api, session.namespace))
     except ApiError:
         return f"Ask who has the verb {APPROVE_VERB} on modelversions.{GROUP} in namespace {session.namespace}"
-    names = approvers([*items[0], *items[1]], [*items[2], *items[3]])
     return f"Who may: {', '.join(names)}" if names else "Nobody but cluster administrators may decide yet"
 
 

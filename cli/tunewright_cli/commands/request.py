@@ -30,7 +30,7 @@ def run(target: Target, verb: str, *, service: str, revision: str, no_wait: bool
         return Exit.OK
     answer = wait_for_answer(session, written, request, timeout)
     if answer is None:
-        sentence = f"the operator has not answered within {timeout:.0f} s: look at it with tunewright check"
+        sentence = f"the operator has not answered within {timeout:g} s: look at it with tunewright check"
         raise CliError(sentence, Exit.NOT_READY)
     if answer["outcome"] == "Refused":
         raise CliError(f"{verb} was refused: {answer.get('message') or 'the operator gives no reason'}", Exit.REFUSED)
