@@ -43,7 +43,7 @@ class AmbiguousError(CliError):
 def find_focus(text: str, objects: Objects) -> Focus:
     """The object that `text` means.
 
-    A job and the service of the same name often belong to one chain: then the service stands for both. Raises
+    A job and the service of its model often have one name: then the service stands for both. Raises
     CliError when there is none, AmbiguousError when there are several.
     """
     kind, name = parse_reference(text)
@@ -55,17 +55,24 @@ def find_focus(text: str, objects: Objects) -> Focus:
         known = ", ".join(_suggestions(name, objects))
         advice = f"it has {known}" if known else "it has none; give another one with -n"
         raise CliError(f"there is no {what} {name} in namespace {objects.namespace}: {advice}")
-    if len(hits) > 1 and not _together(hits, name, Links(objects.jobs, objects.versions, objects.services)):
+    if len(hits) > 1 and not _together(hits, name, objects):
         ways = " or ".join(f"{one.short}/{name}" for one in hits)
         raise AmbiguousError(f"several objects are called {name}: write {ways}")
     return {"kind": hits[0].title, "name": name}
 
 
-def _together(hits: list[Kind], name: str, links: Links) -> bool:
-    """Whether the first hit's chain holds the others."""
-    versions = links.versions_of_service(name) if hits[0] is Kind.SERVICE else links.versions_of_job(name)
-    jobs = {links.job_of_version(version) for version in versions}
-    return all((name in jobs) if hit is Kind.JOB else (name in versions) for hit in hits[1:])
+def _together(hits: list[Kind], name: str, objects: Objects) -> bool:
+    """Whether all of them are about one model: then the first one's chain is where each of them belongs, or was."""
+    links = Links(objects.jobs, objects.versions, objects.services)
+    return bool(set.intersection(*(_models(hit, name, objects, links) for hit in hits)))
+
+
+def _models(kind: Kind, name: str, objects: Objects, links: Links) -> set[str]:
+    """Names of the models that an object is about."""
+    if kind is Kind.SERVICE:
+        return links.models_of_service(name)
+    spec = objects.by_kind(kind)[name]["spec"]
+    return {str(spec["output"]["modelName"] if kind is Kind.JOB else spec["modelName"])}
 
 
 def _suggestions(name: str, objects: Objects) -> Iterator[str]:

@@ -60,3 +60,12 @@ class Links:
     def services_of_version(self, name: str) -> list[str]:
         """Services that have to do with a version, by name."""
         return [service for service in sorted(self.services) if name in self.versions_of_service(service)]
+
+    def models_of_service(self, name: str) -> set[str]:
+        """Models whose versions a service has to do with; that of a version that is gone by the version's name."""
+        alias = self.services[name]["spec"]["model"].get("alias")
+        found = {str(alias["modelName"])} if alias else set()
+        for version in self.versions_of_service(name):
+            record = self.versions.get(version)
+            found.add(str(record["spec"]["modelName"]) if record else version.rpartition("-")[0])
+        return found

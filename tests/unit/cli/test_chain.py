@@ -128,8 +128,14 @@ def test_an_alias_is_followed() -> None:
     assert (service["alias"], service["wants"]) == ("guide@production", "guide-v1")
 
 
+def test_a_service_that_has_gone_on_to_the_next_version_still_stands_for_the_first_job() -> None:
+    objects = Objects.of(make.NAMESPACE, [make.job()], [make.version()], [make.service(version="guide-v2")])
+    assert find_focus("guide", objects)["kind"] == "InferenceService"
+
+
 def test_two_objects_of_a_name_that_do_not_belong_together_are_ambiguous() -> None:
-    objects = Objects.of(make.NAMESPACE, [make.job("guide", "v9")], [make.version(made_by=None)], [make.service()])
+    other = make.version(made_by=None, model="other")
+    objects = Objects.of(make.NAMESPACE, [make.job()], [other], [make.service(version="other-v1")])
     with pytest.raises(AmbiguousError, match=r"^several objects are called guide: write tis/guide or ftj/guide$"):
         find_focus("guide", objects)
 
