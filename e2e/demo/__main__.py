@@ -190,8 +190,9 @@ def canary_epilogue(kubectl: Kubectl, mesh: Mesh, clock: Clock) -> None:
     console.print(
         "\nThe cluster is still up. Next:\n"
         f"  export KUBECONFIG={kubectl.kubeconfig}\n"
-        f"  tunewright -n {quickstart.NAMESPACE} get {SERVICE}\n"
-        f"  tunewright -n {quickstart.NAMESPACE} why {SERVICE}\n"
+        "  pip install '.[cli]'\n"
+        f"  tunewright get tis/{SERVICE} -n {quickstart.NAMESPACE}\n"
+        f"  tunewright why tis/{SERVICE} -n {quickstart.NAMESPACE}\n"
         f"  kubectl -n {quickstart.NAMESPACE} get tis,mv -o wide\n"
         f"  kubectl -n {quickstart.NAMESPACE} get virtualservice {SERVICE} -o yaml\n"
         f"  curl -s {mesh.gateway_url}/v1/models -H 'Host: {canary.host()}'\n"
