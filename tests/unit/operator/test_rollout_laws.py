@@ -263,10 +263,8 @@ def test_verdicts_are_counted(count: Count, verdicts: list[Verdict]) -> None:
             simulation.of("v2").values[RolloutMetric.ERROR_RATE], simulation.prometheus_error = SCRIPT[verdict]
             simulation.run(60)
     state = simulation.state
-    if state.candidate:
-        found = "on its way"
-    else:
-        found = state.rejected.reason if state.rejected else "promoted"
+    ended = state.rejected.reason if state.rejected else "promoted"
+    found = "on its way" if state.candidate else ended
     assert (found, checks) == count.outcome(verdicts)
     assert state.stable == ("v2" if found == "promoted" else "v1")
 
