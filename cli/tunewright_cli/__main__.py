@@ -29,8 +29,8 @@ def run(arguments: Sequence[str], program: str = "tunewright") -> Exit:
     except KeyboardInterrupt:
         return Exit.OK
     except BrokenPipeError:
-        # The reader has enough (`tunewright get | head`); nothing shall be written at the exit either.
-        sys.stdout = None
+        # The reader has enough (`tunewright get | head`); what is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except Exception as error:
         if os.environ.get("TUNEWRIGHT_DEBUG"):

@@ -300,6 +300,17 @@ def test_the_chain_is_read_from_the_apiserver(cli: Run, capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("chain")
+def test_everybody_sees_what_they_may_list(cli: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("get", user=OLIVIA) is Exit.OK
+    assert "guide-v2" in (told := capsys.readouterr().out)
+    assert "tis/guide" not in told
+    assert cli("get", "guide-v2", user=OLIVIA) is Exit.OK
+    assert cli("get", user="stranger@example.com") is Exit.REFUSED
+    assert "cannot list resource" in (sentence := capsys.readouterr().err)
+    assert sentence.endswith("ask for the role tunewright-view, or look elsewhere with -n NAMESPACE\n")
+
+
+@pytest.mark.usefixtures("chain")
 def test_a_watch_shows_what_changes(plane: ControlPlane) -> None:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'cli'}", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "tunewright_cli", "get", "guide", "-w", "-n", make.NAMESPACE]

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import ssl
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ class Api:
         self._url = urlsplit(config.server)
         self._credentials = Credentials(config)
         self._idle: list[http.client.HTTPConnection] = []
-        self._tls: ssl.SSLContext | None = None
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
 
     # --- requests ---
 
@@ -159,12 +161,17 @@ class Api:
         with _sentences(self.config.server):
             connection.connect()
             if url.scheme == "https":
-                if self._tls is None:
-                    self._tls = _tls(self.config, self._credentials)
                 name = self.config.server_name or host
-                connection.sock = self._tls.wrap_socket(connection.sock, server_hostname=name)
+                connection.sock = self._tls().wrap_socket(connection.sock, server_hostname=name)
         connection.sock.settimeout(timeout)
         return connection
+
+    def _tls(self) -> ssl.SSLContext:
+        """Made once, also where several threads ask first."""
+        with self._lock:
+            if self._context is None:
+                self._context = _tls_context(self.config, self._credentials)
+            return self._context
 
     def _proxy(self) -> Any:
         """The proxy's URL, or None: the kubeconfig's, else the environment's as every tool reads it."""
@@ -211,7 +218,7 @@ def _target(path: str, query: Mapping[str, str | int] | None) -> str:
     return f"{path}?{urlencode(query)}" if query else path
 
 
-def _tls(config: ClusterConfig, credentials: Credentials) -> ssl.SSLContext:
+def _tls_context(config: ClusterConfig, credentials: Credentials) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=config.ca.decode() if config.ca else None)
     # Clusters' own authorities often lack what RFC 5280 asks for beyond a valid signature.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewright_cli.cluster.client import Api, Object
-from tunewright_cli.cluster.errors import ExpiredError, UnreachableError
+from tunewright_cli.cluster.errors import ExpiredError, ForbiddenError, UnreachableError
 from tunewright_cli.exits import CliError
 
 _RETRY_SECONDS = 2.0
@@ -13,17 +13,16 @@ _RETRY_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Source:
-    """Objects to follow: their path and, if not all of them, a label or field selector."""
+    """Objects to follow: their path and, if not all of them, a label selector. What is `optional` may be forbidden."""
 
     path: str
     label_selector: str = ""
-    field_selector: str = ""
+    optional: bool = False
 
     @property
     def selectors(self) -> dict[str, str]:
         """Parameters of the request."""
-        given = {"labelSelector": self.label_selector, "fieldSelector": self.field_selector}
-        return {name: value for name, value in given.items() if value}
+        return {"labelSelector": self.label_selector} if self.label_selector else {}
 
 
 class Following:
@@ -83,6 +82,12 @@ class Following:
                     self._fail(error)
                     return
                 self._stopped.wait(_RETRY_SECONDS)
+            except ForbiddenError as error:
+                if source.optional:
+                    self._replace(index, {})
+                else:
+                    self._fail(error)
+                return
             except CliError as error:
                 self._fail(error)
                 return

@@ -2,12 +2,12 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from tunewright_api.names import LABEL_MANAGED_BY, MANAGED_BY
 from tunewright_cli.cluster.client import Api, Object
-from tunewright_cli.cluster.errors import NotFoundError
+from tunewright_cli.cluster.errors import ForbiddenError, NotFoundError
 from tunewright_cli.exits import CliError, Exit
 from tunewright_cli.kinds import Kind
 from tunewright_cli.parallel import start
@@ -38,20 +38,33 @@ def run(target: Target, _: str, *, name: str, watch: bool, output: str, all_name
 
 
 def start_lists(api: Api, namespace: str, *, pods: bool = False) -> Fetch:
-    """Ask for jobs, versions, services (and our pods) side by side; call the result to wait for them."""
-    waiting = [start(partial(api.list_all, kind.path(namespace))) for kind in Kind]
+    """Ask for jobs, versions, services (and our pods) side by side; call the result to wait for them.
+
+    What the user may not list is left out, as an approver sees versions alone; CliError when that is everything.
+    """
+    waiting = [start(partial(_list, api, kind.path(namespace))) for kind in Kind]
     if pods:
-        path = f"/api/v1/namespaces/{namespace}/pods"
-        waiting.append(start(partial(api.list_all, path, OURS)))
+        waiting.append(start(partial(_list, api, f"/api/v1/namespaces/{namespace}/pods", OURS)))
 
     def results() -> list[list[Object]]:
-        try:
-            return [wait()[0] for wait in waiting]
-        except NotFoundError:
-            sentence = "this cluster does not know Tunewright's kinds: run tunewright check"
-            raise CliError(sentence, Exit.NOT_READY) from None
+        found = [wait() for wait in waiting]
+        refused = [one for one in found[: len(Kind)] if isinstance(one, ForbiddenError)]
+        if len(refused) == len(Kind):
+            advice = "ask for the role tunewright-view, or look elsewhere with -n NAMESPACE"
+            raise CliError(f"{refused[0]}: {advice}", Exit.REFUSED)
+        return [[] if isinstance(one, ForbiddenError) else one for one in found]
 
     return results
+
+
+def _list(api: Api, path: str, selectors: Mapping[str, str] | None = None) -> list[Object] | ForbiddenError:
+    try:
+        return api.list_all(path, selectors)[0]
+    except ForbiddenError as error:
+        return error
+    except NotFoundError:
+        sentence = "this cluster does not know Tunewright's kinds: run tunewright check"
+        raise CliError(sentence, Exit.NOT_READY) from None
 
 
 def _show_list(api: Api, namespace: str, output: str) -> Exit:

@@ -11,6 +11,7 @@ from tunewright_api.names import LABEL_MANAGED_BY, MANAGED_BY
 from tunewright_cli.chain import Objects, build_chain, find_focus
 from tunewright_cli.cluster.client import Object
 from tunewright_cli.cluster.watch import Following, Source
+from tunewright_cli.console import make_console
 from tunewright_cli.exits import Exit
 from tunewright_cli.forest import build_forest
 from tunewright_cli.kinds import Kind
@@ -31,13 +32,13 @@ def watch_chain(session: Session, name: str, *, wide: bool) -> Exit:
     from tunewright_cli.views.chain import render_chain
 
     namespace = session.namespace
-    pods = Source(f"/api/v1/namespaces/{namespace}/pods", label_selector=_OURS)
+    pods = Source(f"/api/v1/namespaces/{namespace}/pods", label_selector=_OURS, optional=True)
 
     def screen(items: list[list[Object]]) -> "RenderableType":
         objects = Objects.of(namespace, *items)
         return render_chain(build_chain(find_focus(name, objects), objects), now_utc(), wide=wide)
 
-    return _follow(session, [*(Source(kind.path(namespace)) for kind in Kind), pods], screen)
+    return _follow(session, [*(Source(kind.path(namespace), optional=True) for kind in Kind), pods], screen)
 
 
 def watch_list(session: Session, namespace: str, *, wide: bool) -> Exit:
@@ -46,18 +47,18 @@ def watch_list(session: Session, namespace: str, *, wide: bool) -> Exit:
 
     from tunewright_cli.views.forest import count, render_forest
 
+    width = make_console().width
+
     def screen(items: list[list[Object]]) -> "RenderableType":
         rows = build_forest(*items)
-        lines = render_forest(rows, now_utc(), width=0, namespaces=not namespace, wide=wide)
+        lines = render_forest(rows, now_utc(), width=width, namespaces=not namespace, wide=wide)
         return Group(*lines, count(rows))
 
-    return _follow(session, [Source(kind.path(namespace)) for kind in Kind], screen)
+    return _follow(session, [Source(kind.path(namespace), optional=True) for kind in Kind], screen)
 
 
 def _follow(session: Session, sources: Sequence[Source], screen: Screen) -> Exit:
     from rich.live import Live
-
-    from tunewright_cli.console import make_console
 
     console = make_console()
     with Following(session.api, sources) as following:
