@@ -35,7 +35,7 @@ demo-down: setup ## Remove what `make demo` started (the cache of built things s
 	@$(RUN) e2e.demo down
 
 .PHONY: test
-test: lint test-unit test-integration test-images test-e2e ## Every check and every test.
+test: lint tools test-unit test-integration test-rollouts test-images test-e2e ## Every check and every test.
 
 ##@ Checks
 
@@ -53,15 +53,19 @@ verify: setup ## Fail when CRDs, chart or reference differ from the models.
 	$(RUN) tunewright_cli.reference --check
 
 .PHONY: test-unit
-test-unit: setup ## Pure code: no cluster, no model.
+test-unit: setup ## Pure code: no cluster, no model. Some of it is read by istioctl, promtool and helm (`make tools`).
 	$(BIN)/pytest tests/unit
 
 .PHONY: test-integration
 test-integration: setup tools ## The operator and the chart against a real apiserver.
 	$(BIN)/pytest tests/integration tests/chart -m "not node" --numprocesses 2 --dist loadfile
 
+.PHONY: test-rollouts
+test-rollouts: setup tools ## Rollouts through real Istio, Envoy and Prometheus, on scripted model servers.
+	$(BIN)/pytest tests/rollouts --timeout 600
+
 .PHONY: test-images
-test-images: setup model ## Trainer and server: the real code on a real small model.
+test-images: setup images model ## Trainer and server: the real code on a real small model.
 	$(BIN)/pytest tests/trainer tests/server --timeout 600
 
 .PHONY: test-e2e
@@ -84,7 +88,7 @@ $(VENV)/.ready: requirements/bootstrap.txt requirements/dev.txt
 	@touch $@
 
 .PHONY: tools
-tools: setup ## Build Kubernetes, CoreDNS, Helm and kwok into the cache.
+tools: setup ## Build Kubernetes, Istio, Prometheus, Helm and the like into the cache.
 	@$(RUN) e2e.cluster build
 
 .PHONY: images
