@@ -72,7 +72,7 @@ def _show_list(api: Api, namespace: str, output: str) -> Exit:
     # What shows the answer is imported while the apiserver works on it.
     from tunewright_cli.console import make_console
     from tunewright_cli.forest import build_forest
-    from tunewright_cli.views.forest import render_forest
+    from tunewright_cli.views.forest import count, render_forest
     from tunewright_cli.views.style import now_utc
 
     rows = build_forest(*results())
@@ -87,6 +87,7 @@ def _show_list(api: Api, namespace: str, output: str) -> Exit:
     width = console.width if console.is_terminal else 0
     for batch in render_forest(rows, now_utc(), width=width, namespaces=not namespace, wide=output == "wide"):
         console.print(batch, soft_wrap=True)
+    console.print(count(rows), style="dim")
     return Exit.OK
 
 
