@@ -14,9 +14,9 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """A console on the standard output, or on the standard error."""
-    console = _Console(highlight=False, stderr=stderr)
-    if not console.is_terminal and not os.environ.get("COLUMNS"):
+def make_console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """A console on the standard output, or on the standard error. What a status says is printed as it is."""
+    console = _Console(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
+    if width is None and not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = _LOG_COLUMNS
     return console

@@ -130,6 +130,8 @@ class Api:
                 raise api_error(answer.status, answer.read(), self.config.server)
             with _sentences(self.config.server):
                 for line in answer:
+                    if not line.endswith(b"\n"):
+                        return  # cut off: the caller goes on from the version that it has
                     event = json.loads(line)
                     if event["type"] == "ERROR":
                         status = event["object"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewright_cli.cluster.client import Api, Object
-from tunewright_cli.cluster.errors import ExpiredError, ForbiddenError, UnreachableError
+from tunewright_cli.cluster.errors import ApiError, ExpiredError, ForbiddenError, UnreachableError
 from tunewright_cli.exits import CliError
 
 _RETRY_SECONDS = 2.0
@@ -76,21 +76,14 @@ class Following:
                 self._follow(index, source, version)
             except ExpiredError:
                 continue
-            except UnreachableError as error:
-                # A restart of the apiserver is no reason to give up what has been seen.
-                if not self._listed[index]:
+            except CliError as error:
+                if source.optional and isinstance(error, ForbiddenError):
+                    self._replace(index, {})
+                    return
+                if not (self._listed[index] and _passes(error)):
                     self._fail(error)
                     return
                 self._stopped.wait(_RETRY_SECONDS)
-            except ForbiddenError as error:
-                if source.optional:
-                    self._replace(index, {})
-                else:
-                    self._fail(error)
-                return
-            except CliError as error:
-                self._fail(error)
-                return
 
     def _follow(self, index: int, source: Source, version: str) -> None:
         while not self._stopped.is_set():
@@ -125,3 +118,8 @@ class Following:
 
 def _key(item: Object) -> str:
     return f"{item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
+
+
+def _passes(error: CliError) -> bool:
+    """A restart of the apiserver is no reason to give up what has been seen."""
+    return isinstance(error, UnreachableError) or (isinstance(error, ApiError) and error.status >= 429)

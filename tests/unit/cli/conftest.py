@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from tests import cli_objects
+from tunewright_cli.console import make_console
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 WIDTH = 110
@@ -26,7 +27,7 @@ class Snapshot(Protocol):
 
 def text_of(screen: RenderableType, width: int = WIDTH) -> str:
     """The screen without colours, and without spaces at the ends of its lines."""
-    console = Console(width=width, force_terminal=False, highlight=False)
+    console = make_console(width=width)
     with console.capture() as capture:
         console.print(screen)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines()) + "\n"

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Group
 
 from tests import cli_objects as make
-from tests.unit.cli.conftest import NOW, Snapshot
+from tests.unit.cli.conftest import NOW, Snapshot, text_of
 from tests.unit.cli.test_chain import everything
 from tunewright_api.finetunejob import FineTuneJobStatus, JobStage, Restart
 from tunewright_api.inferenceservice import AliasRef, InferenceServiceSpec, LastFailure, ServedModel
@@ -234,6 +234,13 @@ def test_a_thousand_lines_come_in_batches_and_none_is_lost() -> None:
     assert len(batches[0].plain.splitlines()) == 50
     told = [line.split()[1] for batch in batches for line in batch.plain.splitlines()]
     assert told == [f"ftj/job-{number:04}" for number in range(1000)]
+
+
+def test_what_a_status_says_is_printed_as_it_is() -> None:
+    status = make.serving().model_copy(update={"message": "[red]oops[/red] :smile: {x}"})
+    given = objects(make.version(), make.service(status=status))
+    told = text_of(render_chain(build_chain(find_focus("tis/guide", given), given), NOW))
+    assert "[red]oops[/red] :smile: {x}" in told
 
 
 def test_the_figures_of_a_load(snapshot: Snapshot) -> None:
