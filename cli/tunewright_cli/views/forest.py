@@ -11,37 +11,20 @@ from tunewright_cli.views.style import STATES, age
 
 _BATCH = 50
 _GUIDES = ("", "└─ ", "   └─ ")
+_GAP = "  "
 
 
 def render_forest(
     rows: Sequence[Row], now: datetime, *, width: int, namespaces: bool = False, wide: bool = False
 ) -> Iterator[Text]:
     """Lines of the list; `width` cuts them (0: not at all), `namespaces` and `wide` add columns."""
-    cells = [_cells(row, now, namespaces, wide) for row in rows]
-    titles = [
-        *(("NAMESPACE",) if namespaces else ()),
-        "  NAME",
-        "STATE",
-        "AGE",
-        "DETAIL",
-        *(("MESSAGE",) if wide else ()),
-    ]
-    widths = [max(map(len, column)) for column in zip(titles, *(cell[0] for cell in cells), strict=True)]
-    yield Text(_line(titles, widths, width), style="bold")
-    where = widths[0] + 2 if namespaces else 0
-    for start in range(0, len(cells), _BATCH):
-        batch = Text()
-        for line, row, depth in (
-            (_line(texts, widths, width), row, depth) for (texts, depth), row in _zip(cells, rows, start)
-        ):
-            colour = STATES[row.state][1]
-            begin = len(batch) + where + depth
-            batch.append(line + "\n")
-            batch.stylize(colour, begin, begin + 1)
-            word = len(batch) - len(line) - 1 + sum(widths[: 2 if namespaces else 1]) + (4 if namespaces else 2)
-            batch.stylize(colour, word, word + len(row.state.value))
-        batch.right_crop()
-        yield batch
+    titles = ["NAMESPACE", "  NAME", "STATE", "AGE", "DETAIL", "MESSAGE"][0 if namespaces else 1 : 6 if wide else 5]
+    table = [_cells(row, now)[0 if namespaces else 1 : 6 if wide else 5] for row in rows]
+    widths = [max(map(len, column)) for column in zip(titles, *table, strict=True)]
+    yield _cut(Text(_join(titles, widths), style="bold"), width)
+    for start in range(0, len(rows), _BATCH):
+        batch = zip(rows[start : start + _BATCH], table[start : start + _BATCH], strict=True)
+        yield Text("\n").join(_cut(_line(row, cells, widths, namespaces), width) for row, cells in batch)
 
 
 def count(rows: Sequence[Row]) -> str:
@@ -51,22 +34,28 @@ def count(rows: Sequence[Row]) -> str:
     return f"{len(rows)} {'object' if len(rows) == 1 else 'objects'}: {told}"
 
 
-def _zip(
-    cells: Sequence[tuple[list[str], int]], rows: Sequence[Row], start: int
-) -> Iterator[tuple[tuple[list[str], int], Row]]:
-    return zip(cells[start : start + _BATCH], rows[start : start + _BATCH], strict=True)
+def _cells(row: Row, now: datetime) -> tuple[str, ...]:
+    """Texts of all columns."""
+    name = f"{_GUIDES[row.depth]}{STATES[row.state][0]} {row.kind.short}/{row.name}"
+    return row.namespace, name, row.state.value, age(row.created, now), row.detail, row.message
 
 
-def _cells(row: Row, now: datetime, namespaces: bool, wide: bool) -> tuple[list[str], int]:
-    """Texts of the columns, and how far in the mark of the state stands."""
-    guide = _GUIDES[row.depth]
-    name = f"{guide}{STATES[row.state][0]} {row.kind.short}/{row.name}"
-    cells = [name, row.state.value, age(row.created, now), row.detail]
-    if wide:
-        cells.append(row.message)
-    return ([row.namespace, *cells] if namespaces else cells), len(guide)
+def _line(row: Row, cells: Sequence[str], widths: Sequence[int], namespaces: bool) -> Text:
+    """The line with the mark and the word of its state in colour."""
+    line, colour = Text(_join(cells, widths)), STATES[row.state][1]
+    column = 1 if namespaces else 0
+    mark = (widths[0] + len(_GAP)) * column + len(_GUIDES[row.depth])
+    word = sum(widths[: column + 1]) + len(_GAP) * (column + 1)
+    line.stylize(colour, mark, mark + 1)
+    line.stylize(colour, word, word + len(row.state.value))
+    return line
 
 
-def _line(texts: Sequence[str], widths: Sequence[int], width: int) -> str:
-    line = "  ".join(text.ljust(size) for text, size in zip(texts, widths, strict=True)).rstrip()
-    return line if not width or len(line) <= width else line[: width - 1] + "…"
+def _join(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return _GAP.join(text.ljust(size) for text, size in zip(cells, widths, strict=True)).rstrip()
+
+
+def _cut(line: Text, width: int) -> Text:
+    if width:
+        line.truncate(width, overflow="ellipsis")
+    return line
