@@ -152,6 +152,12 @@ class Rollout(Model):
             f"{_STRATEGY} != 'Recreate' || !has(self.autoPromote) || self.autoPromote",
             "rollout.autoPromote: false needs Canary or BlueGreen",
         ),
+        Rule(
+            f"{_STRATEGY} != 'BlueGreen' || !has(self.metrics) || size(self.metrics) == 0 || "
+            "has(self.mirror) && self.mirror",
+            "rollout.metrics with strategy BlueGreen need mirror: true, since before the switch the candidate gets no "
+            "requests",
+        ),
         Rule(f"{_STRATEGY} == 'BlueGreen' || !has(self.iterations)", "rollout.iterations is for strategy BlueGreen"),
         Rule("!has(self.mirrorWeight) || has(self.mirror) && self.mirror", "rollout.mirrorWeight needs mirror: true"),
     )
@@ -186,7 +192,7 @@ class Rollout(Model):
         default=None,
         max_length=16,
         description="What is measured at each check. If absent, Canary takes ErrorRate up to 1 percent, CompletionRate "
-        "from 95 percent, and TTFTP95 and TPOTP95 up to 25 percent above the stable revision.",
+        "from 95 percent, and TTFTP95 and TPOTP95 up to 50 percent above the stable revision.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     min_requests: int = Field(

@@ -299,6 +299,12 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         ("need two revisions side by side",),
     ),
     (
+        "a measured BlueGreen without requests",
+        service,
+        put("spec.rollout.metrics", [{"name": "ErrorRate", "tolerancePercent": 1}]),
+        ("with strategy BlueGreen need mirror: true",),
+    ),
+    (
         "a metric without a limit",
         service,
         put("spec.rollout", {"strategy": "Canary", "metrics": [{"name": "ErrorRate"}]}),

@@ -22,7 +22,7 @@ class RevisionState:
     stuck: bool  # no progress within progressDeadlineSeconds
     problem: Problem | None = None
     failure: Problem | None = None
-    restarts: int = 0  # of the containers of its pods, added up
+    restarts: int = 0  # of the container that was started again most often
 
     @property
     def complete(self) -> bool:
@@ -70,7 +70,7 @@ def _revision(deployment: Manifest, pods: list[Manifest]) -> RevisionState:
         stuck=progressing.get("reason") == "ProgressDeadlineExceeded",
         problem=worst_problem(pods) or _not_created(conditions.get("ReplicaFailure")),
         failure=max(failures, key=lambda f: (f.time, f.pod), default=None),
-        restarts=sum(status.get("restartCount", 0) for pod in pods for status in _container_statuses(pod)),
+        restarts=max((s.get("restartCount", 0) for pod in pods for s in _container_statuses(pod)), default=0),
     )
 
 

@@ -35,6 +35,7 @@ from tunewright_operator.observe.revisions import Serving, observe_serving, read
 from tunewright_operator.plan import Step, key, plan
 from tunewright_operator.policies.rollout import (
     RolloutPlan,
+    RolloutState,
     World,
     due_check,
     plan_rollout,
@@ -82,9 +83,9 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         assert target.spec is not None
         target, foreign = replace(target, refusal=provider_refusal(target.spec.traffic.provider), revision=None), ()
 
-    world = _observe_world(obj, target, serving, versions, now)
-    rollout = target.spec.rollout if target.spec else Rollout()
     state = read_state(previous, serving.selected)
+    world = _observe_world(obj, target, serving, state, versions=versions, now=now)
+    rollout = target.spec.rollout if target.spec else Rollout()
     window = due_check(state, rollout, world)
     check = None
     if window and target.spec:
@@ -151,13 +152,19 @@ async def _resolve(kube: Kube, config: OperatorConfig, obj: Manifest, versions: 
 
 
 def _observe_world(
-    obj: Manifest, target: Target, serving: Serving, versions: dict[str, Manifest], now: datetime
+    obj: Manifest,
+    target: Target,
+    serving: Serving,
+    state: RolloutState,
+    *,
+    versions: dict[str, Manifest],
+    now: datetime,
 ) -> World:
     namespace = obj["metadata"]["namespace"]
-    refusals = {
-        name: refusal(namespace, state.version, versions.get(state.version))
-        for name, state in serving.revisions.items()
-    }
+    served = {name: revision.version for name, revision in serving.revisions.items()}
+    if state.candidate:  # its pods need not be there yet
+        served[state.candidate.revision] = state.candidate.version
+    refusals = {name: refusal(namespace, version, versions.get(version)) for name, version in served.items()}
     withdrawn = {name: no.message for name, no in refusals.items() if no and no.withdraws}
     return World(
         now=now,

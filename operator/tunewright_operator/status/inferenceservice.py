@@ -110,7 +110,7 @@ def _candidate_starting(now: Situation) -> Gap | None:
         return Gap("Starting", f"creating the pods of {candidate.version}")
     if state.problem and not state.complete:
         return Gap(state.problem.reason, explain(now.namespace, state.problem))
-    return Gap("Starting", f"{candidate.version}: {describe(now.state, now.rollout)}")
+    return Gap("Starting", describe(now.state, now.rollout))
 
 
 def _candidate(now: Situation) -> Gap | None:

@@ -177,7 +177,7 @@ def test_nothing_is_selected_while_nothing_may_be_served() -> None:
 def test_a_rollback_is_one_plan() -> None:
     state = RolloutState("a", on_its_way())
     decided = plan_rollout(state, rollout(), world(pods("a"), pods("b", restarts=3)))
-    message = "the pods of guide-v2 crashed 3 times"
+    message = "a pod of guide-v2 crashed 3 times"
     assert decided == RolloutPlan(
         state=RolloutState(
             stable="a",

@@ -73,7 +73,7 @@ def _crashes(state: RolloutState, turn: Turn) -> Fault | None:
     if revision is None or revision.restarts < CRASH_LOOP_RESTARTS:
         return None
     last = f"; the last time: {revision.failure.message}" if revision.failure else ""
-    return Fault("CrashLoop", f"the pods of {candidate_name(state, turn)} crashed {revision.restarts} times{last}")
+    return Fault("CrashLoop", f"a pod of {candidate_name(state, turn)} crashed {revision.restarts} times{last}")
 
 
 def _down(state: RolloutState, turn: Turn) -> Fault | None:
