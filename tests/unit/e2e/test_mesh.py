@@ -139,6 +139,7 @@ def test_prometheus_scrapes_annotated_pods_envoy_and_named_targets() -> None:
         "scrape_configs": [
             {
                 "job_name": "pods",
+                "honor_labels": True,
                 "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": "/run-directory/kubeconfig"}],
                 "relabel_configs": prometheus.pod_relabeling(),
             },
