@@ -17,6 +17,7 @@ from tests.rollouts.kubelet import DIGEST, Pod, Scripts
 from tests.rollouts.laws import Weights, check_decided_first, check_laws
 from tests.rollouts.load import Answer, Load, ask
 from tunewright_api.names import ANNOTATION_REQUEST, LABEL_NAME
+from tunewright_api.server_config import ServerConfig
 from tunewright_operator.policies.promql import build_queries
 
 Object = dict[str, Any]
@@ -25,6 +26,8 @@ T = TypeVar("T")
 ADMIN = "tunewright-admin"
 GROUP = "/apis/tunewright.io/v1alpha1"
 PATIENCE = 60.0  # seconds for anything that is not measured: the machine may be busy
+# What Kubernetes and the operator may take together to notice that a service answers no more.
+NOTICE_SECONDS = 5.0
 INTERVAL = 3
 STEPS = [20, 50]
 # Far from what the servers do by default, and from what they do when they are slow.
@@ -54,6 +57,8 @@ class Stage:
     loads: list[Load] = field(default_factory=list)
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     steps: list[int] = field(default_factory=lambda: list(STEPS))
+    # (version, number of the pod) -> the name of its behaviour; by default that of the version.
+    pick: Callable[[str, int], str] = lambda number, pod: number
 
     @property
     def host(self) -> str:
@@ -71,9 +76,10 @@ class Stage:
 
     def open(self) -> None:
         """Say what the servers of this service do."""
-        self.arena.kubelet.scripts[self.namespace, self.service] = Scripts(
-            server=lambda config, number: self.behaviour(config.identity.version.removeprefix(f"{self.service}-"))
-        )
+        self.arena.kubelet.scripts[self.namespace, self.service] = Scripts(server=self._script)
+
+    def _script(self, config: ServerConfig, pod: int) -> Behaviour:
+        return self.behaviour(self.pick(config.identity.version.removeprefix(f"{self.service}-"), pod))
 
     def name(self, number: str) -> str:
         """Name of the ModelVersion with this number."""
@@ -125,12 +131,16 @@ class Stage:
     def decide(self, number: str, decision: str | None) -> None:
         """Approve, reject, or (None) take the decision back."""
         approval = {"decision": decision, "approvedBy": ADMIN, "digest": DIGEST, "reason": "tested"}
-        self._patch(f"modelversions/{self.name(number)}", {"approval": approval if decision else None})
+        self.change_version(number, approval=approval if decision else None)
+
+    def change_version(self, number: str, **spec: Any) -> None:
+        """Merge into the spec of a ModelVersion."""
+        self._patch(f"modelversions/{self.name(number)}", spec)
 
     def move_alias(self, alias: str, number: str, *, away_from: str) -> None:
         """Move an alias; as two people's commands would, in two writes."""
-        self._patch(f"modelversions/{self.name(away_from)}", {"aliases": None})
-        self._patch(f"modelversions/{self.name(number)}", {"aliases": [alias]})
+        self.change_version(away_from, aliases=None)
+        self.change_version(number, aliases=[alias])
 
     def version(self, number: str) -> Object:
         """The ModelVersion as last seen; empty before."""
@@ -208,14 +218,14 @@ class Stage:
         """The first true value of `check`."""
         return self.arena.mirror.wait(f"{self.service}: {what}", check, timeout, hint=self.describe)
 
-    def expect(self, timeout: float = PATIENCE, **want: str) -> Object:
+    def expect(self, **want: str) -> Object:
         """Wait until these conditions are there (Type="Status/Reason"; "" for an absent one); returns the status."""
 
         def matches() -> bool:
             found = self.conditions()
             return bool(found) and all(found.get(kind, "") == value for kind, value in want.items())
 
-        self.wait(f"{want}", matches, timeout)
+        self.wait(f"{want}", matches)
         return self.status()
 
     def settled(self, number: str) -> Object:
@@ -235,9 +245,10 @@ class Stage:
         return all(history[-1].shares == shares for history in routes if history)
 
     def promoted(self, number: str) -> bool:
-        """Whether a version serves and nothing is on its way."""
+        """Whether a version serves and nothing is on its way any more."""
         stable = self.status().get("stable") or {}
-        return not self.candidate() and stable.get("version") == self.name(number)
+        done = self.conditions().keys() == {"Accepted", "Ready"}
+        return done and stable.get("version") == self.name(number) and self.carried_out()
 
     def rolled_back(self, reason: str) -> Object:
         """Wait until the candidate was rolled back, and check what is said about it; returns the status."""
@@ -341,6 +352,8 @@ class Stage:
             history = self._history(route)
             check_laws(history, self.steps)
             check_decided_first(history, statuses)
+        lie, how = self.arena.witness.longest_lie(self.namespace, self.service)
+        assert lie <= NOTICE_SECONDS, f"Ready was True for {lie:.1f} s while completions failed: {how}"
         rounds = self.arena.questions.rounds(self.namespace, self.service)
         if rounds:
             most = (rounds[-1] - rounds[0]) / INTERVAL + 1.5  # times in status are whole seconds

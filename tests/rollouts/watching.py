@@ -99,6 +99,10 @@ class Mirror:
         """The object, or None."""
         return self._objects.get((plural, namespace, name))
 
+    def all(self, plural: str) -> list[Object]:
+        """Every object of a kind."""
+        return [found for (kind, _, _), found in list(self._objects.items()) if kind == plural]
+
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call with (plural, object) at each change; the result of this call ends it."""
         self._listeners.append(listener)
