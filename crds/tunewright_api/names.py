@@ -26,6 +26,8 @@ ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
 
 # A person's request to a rollout: VERB@REVISION[/ID], where ID tells two equal requests apart.
 ANNOTATION_REQUEST = f"{GROUP}/request"
+# "true" on a Secret lets probes.judge have its key API_KEY.
+LABEL_JUDGE = f"{GROUP}/judge"
 # A mesh sends requests with this header to the revision that it names.
 HEADER_REVISION = "x-tunewright-revision"
 # Marks questions of the operator and of the server itself: they are not counted as traffic.

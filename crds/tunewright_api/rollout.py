@@ -32,7 +32,10 @@ class RolloutMetric(StrEnum):
 class ThresholdRange(Model):
     """The candidate's value must lie in it."""
 
-    cel: ClassVar = (Rule("has(self.min) || has(self.max)", "thresholdRange: write min, max or both"),)
+    cel: ClassVar = (
+        Rule("has(self.min) || has(self.max)", "thresholdRange: write min, max or both"),
+        Rule("!has(self.min) || !has(self.max) || self.min <= self.max", "thresholdRange: min must not exceed max"),
+    )
 
     min: float | None = Field(default=None, description="Smallest good value.")
     max: float | None = Field(default=None, description="Largest good value.")
@@ -87,12 +90,21 @@ class Probe(Model):
 class Judge(Model):
     """An OpenAI-compatible endpoint that decides whether an answer meets its rubric."""
 
+    cel: ClassVar = (
+        Rule(
+            "!self.url.matches('^https?://([^/@]*@|localhost|127[.]|0[.]|169[.]254[.]|.?::)')",
+            "judge.url must name a host other than the operator's own, without user and password: use secretRef",
+        ),
+    )
+
     url: Annotated[str, StringConstraints(max_length=1024, pattern=r"^https?://[^\s]+$")] = Field(
         description="Base URL that ends before /chat/completions, such as http://judge.tools/v1."
     )
     model: Annotated[str, StringConstraints(min_length=1, max_length=253)] = Field(description="Model of the requests.")
     secret_ref: LocalObjectRef | None = Field(
-        default=None, description="Secret of this namespace whose key API_KEY is sent as bearer token."
+        default=None,
+        description="Secret of this namespace whose key API_KEY is sent as bearer token; its label "
+        'tunewright.io/judge: "true" allows that.',
     )
 
 
@@ -103,6 +115,10 @@ class Probes(Model):
         Rule(
             "has(self.judge) == self.prompts.exists(p, has(p.rubric))",
             "probes.judge and a prompt with a rubric need each other",
+        ),
+        Rule(
+            "!has(self.timeout) || duration(self.timeout) <= duration('5m')",
+            "probes.timeout must be at most 5m: a decision waits for the answers",
         ),
     )
 

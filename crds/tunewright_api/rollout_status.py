@@ -135,6 +135,9 @@ class RejectedRevision(StatusModel):
 
     revision: Text = Field(description="Hash of what makes the revision.")
     version: Text = Field(description="Its ModelVersion.")
+    fingerprint: Text | None = Field(
+        default=None, description="Hash of what the spec asked for: another server image does not change it."
+    )
     reason: Text = Field(description="Why, as one CamelCase word.")
     message: LongText = Field(default="", description="Why, and what to do.")
     time: Time = Field(description="When.")

@@ -3,15 +3,24 @@
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from tunewright_api.names import HEADER_PROBE, PORT_SERVER_HEALTH
 from tunewright_api.results import ServerReadiness
+from tunewright_operator.clients.reading import read_json
 
 _READINESS_TIMEOUT = aiohttp.ClientTimeout(total=2)
 
 
 class ModelError(Exception):
-    """No answer came back; the message says why, without what the other side wrote."""
+    """No answer came back; the message says why, without what the other side wrote.
+
+    `refused`: the other side is there, and answered with an error or not in time.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 async def ask(base_url: str, model: str, prompt: str, *, max_tokens: int, timeout: float) -> str:
@@ -51,7 +60,7 @@ async def fetch_readiness(host: str) -> ServerReadiness | None:
     url = f"http://{bracketed(host)}:{PORT_SERVER_HEALTH}/ready"
     try:
         async with aiohttp.ClientSession(timeout=_READINESS_TIMEOUT) as session, session.get(url) as response:
-            return ServerReadiness.model_validate_json(await response.read())
+            return ServerReadiness.model_validate(await read_json(response))
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None
 
@@ -62,19 +71,24 @@ def bracketed(host: str) -> str:
 
 
 async def _complete(base_url: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> str:
-    url = f"{base_url.rstrip('/')}/chat/completions"
+    url = URL(f"{base_url.rstrip('/')}/chat/completions")
+    who = url.with_user(None)
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session,
-            session.post(url, json={"temperature": 0, **body}, headers=headers) as response,
+            # Not followed: where to is not for the other side to say.
+            session.post(url, json={"temperature": 0, **body}, headers=headers, allow_redirects=False) as response,
         ):
             if response.status != 200:
-                raise ModelError(f"{url} answered {response.status}")
-            answer = await response.json(content_type=None)
-            return str(answer["choices"][0]["message"]["content"] or "")
+                raise ModelError(f"{who} answered {response.status}", refused=True)
+            answer = await read_json(response)
     except TimeoutError as error:
-        raise ModelError(f"{url} has not answered within {timeout:.0f} s") from error
+        raise ModelError(f"{who} has not answered within {timeout:.0f} s", refused=True) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise ModelError(f"{url}: {error or type(error).__name__}") from error
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ModelError(f"{url} answered something else than a chat completion") from error
+        raise ModelError(f"{who} cannot be reached: {type(error).__name__}") from error
+    except ValueError as error:
+        raise ModelError(f"{who} answered something else than a chat completion", refused=True) from error
+    try:
+        return str(answer["choices"][0]["message"]["content"] or "")
+    except (KeyError, IndexError, TypeError) as error:
+        raise ModelError(f"{who} answered something else than a chat completion", refused=True) from error

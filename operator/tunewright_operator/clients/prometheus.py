@@ -6,6 +6,9 @@ from datetime import datetime
 from typing import Any
 
 import aiohttp
+from yarl import URL
+
+from tunewright_operator.clients.reading import read_json
 
 TIMEOUT = aiohttp.ClientTimeout(total=5)
 
@@ -26,15 +29,21 @@ async def query_round(url: str, queries: Mapping[str, str], at: datetime) -> dic
 
 async def _query(session: aiohttp.ClientSession, url: str, query: str, at: datetime) -> Vector:
     parameters = {"query": query, "time": str(at.timestamp())}
+    # The URL may hold a password, and the sentence ends in the status of users' objects.
+    who = f"Prometheus at {URL(url).with_user(None)}"
     try:
-        async with session.get(f"{url.rstrip('/')}/api/v1/query", params=parameters) as response:
-            answer: dict[str, Any] = await response.json(content_type=None)
+        async with session.get(f"{url.rstrip('/')}/api/v1/query", params=parameters, allow_redirects=False) as response:
+            answer: Any = await read_json(response)
             status = response.status
     except TimeoutError as error:
-        raise PrometheusError(f"Prometheus at {url} has not answered within {TIMEOUT.total:.0f} s") from error
+        raise PrometheusError(f"{who} has not answered within {TIMEOUT.total:.0f} s") from error
     except (aiohttp.ClientError, ValueError, OSError) as error:
-        raise PrometheusError(f"Prometheus at {url} does not answer: {error or type(error).__name__}") from error
+        # A ClientError may repeat the URL.
+        raise PrometheusError(f"{who} does not answer: {type(error).__name__}") from error
     if not isinstance(answer, dict) or answer.get("status") != "success":
         said = answer.get("error") if isinstance(answer, dict) else answer
-        raise PrometheusError(f"Prometheus at {url} answered {status}: {str(said)[:200]}")
-    return [(sample["metric"], float(sample["value"][1])) for sample in answer["data"]["result"]]
+        raise PrometheusError(f"{who} answered {status}: {str(said)[:200]}")
+    try:
+        return [(dict(sample["metric"]), float(sample["value"][1])) for sample in answer["data"]["result"]]
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise PrometheusError(f"{who} answered something else than an instant vector") from error

@@ -44,9 +44,8 @@ def collect_children(uid: str, key: Key, indexes: Mapping[str, Mapping[Any, Iter
         pod for pod in found["pods"] if pod not in mine["pods"] and LABEL_STAGE in (pod["metadata"].get("labels") or {})
     )
     versions = tuple(indexes[VERSIONS].get(key[1], ())) if key[0] == "InferenceService" else ()
-    return Children(
-        orphans=orphans, versions=versions, **{attribute: mine[index] for index, attribute in INDEXES.items()}
-    )
+    by_kind: dict[str, Any] = {attribute: mine[index] for index, attribute in INDEXES.items()}
+    return Children(orphans=orphans, versions=versions, **by_kind)
 
 
 def _pods_of(

@@ -7,11 +7,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
+from tunewright_api.rollout_status import Analysis
 from tunewright_operator.config import OperatorConfig
 from tunewright_operator.handlers.wakeups import Key
 from tunewright_operator.kube.errors import Conflict, KubeError, NotFound, Transient
@@ -48,6 +49,7 @@ class Loop:
     children: Callable[[], Children]
     post: Callable[[Event], None]
     _status: Manifest | None = field(default=None, init=False)
+    _check: Analysis | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
 
     async def run(self, wake: asyncio.Event, stopped: Callable[[], bool]) -> None:
@@ -76,8 +78,11 @@ class Loop:
         seen = self.read()
         old: Manifest = self._status if self._status is not None else seen.get("status") or {}
         obj = {**seen, "status": old}
+        children = replace(self.children(), check=self._check)
+        self._check = None
         try:
-            result = await self.reconcile(self.kube, self.config, obj, self.children(), datetime.now(UTC))
+            result = await self.reconcile(self.kube, self.config, obj, children, datetime.now(UTC))
+            self._check = result.check
             if result.status != obj["status"]:
                 await self.kube.patch_status(obj, result.status)
                 obj["status"] = result.status

@@ -63,6 +63,7 @@ class Revision:
 
     version: str
     name: str
+    fingerprint: str = ""  # of the same without the image, which an upgrade of the operator changes
 
 
 def service_url(namespace: str, name: str) -> str:
@@ -83,8 +84,13 @@ def build_revision(version: str, model: ModelVersionSpec, spec: InferenceService
         "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=_MAKES_A_REVISION),
         "image": images.server_image,
     }
+    asked_for = {key: value for key, value in parts.items() if key != "image"}
+    return Revision(version, _hash(parts), _hash(asked_for))
+
+
+def _hash(parts: Manifest) -> str:
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return Revision(version, hashlib.sha256(text.encode()).hexdigest()[:8])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def build_server(  # noqa: PLR0917 - the spec, what it refers to, and what was decided

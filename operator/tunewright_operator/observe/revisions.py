@@ -35,7 +35,12 @@ class Serving:
     """All revisions by name, and the one that the service's own Service selects."""
 
     revisions: dict[str, RevisionState]
-    selected: str | None
+    selected: str | None  # None as well when it leads to all revisions
+    exposed: bool = False  # the Service is there
+
+    def leads_to(self, revision: str) -> bool:
+        """Whether requests to the Service may reach this revision."""
+        return self.exposed and self.selected in {revision, None}
 
 
 def observe_serving(deployments: Iterable[Manifest], pods: Iterable[Manifest], services: Iterable[Manifest]) -> Serving:
@@ -48,12 +53,12 @@ def observe_serving(deployments: Iterable[Manifest], pods: Iterable[Manifest], s
         for deployment in deployments
         if not _deleting(deployment)
     ]
-    selected = (
+    own = [
         service["spec"].get("selector", {}).get(LABEL_REVISION)
         for service in services
         if not _deleting(service) and service["metadata"]["name"] == _label(service, LABEL_NAME)
-    )
-    return Serving({state.name: state for state in states}, next(selected, None))
+    ]
+    return Serving({state.name: state for state in states}, next(iter(own), None), exposed=bool(own))
 
 
 def _revision(deployment: Manifest, pods: list[Manifest]) -> RevisionState:

@@ -19,6 +19,7 @@ class Answer:
     text: str | None
     error: str | None = None
     judged: bool | None = None  # a judge's opinion, for a rubric
+    refused: bool = False  # the candidate itself answered with an error, or not in time
 
 
 def is_right(probe: Probe, answer: str) -> bool | None:

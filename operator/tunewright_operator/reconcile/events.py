@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunewright_api.names import ConditionType
+from tunewright_api.rollout_status import DecisionType
 from tunewright_operator.reconcile.result import Event
 
 SUCCEEDED = "Succeeded"
+# Decisions that come with a condition of their own.
+_TOLD = {DecisionType.ROLLED_BACK, DecisionType.ABORTED}
 # True is bad news for these; for all others False is.
-_ABNORMAL = {ConditionType.STALLED, ConditionType.FAILED}
+_ABNORMAL = {ConditionType.STALLED, ConditionType.FAILED, ConditionType.DEGRADED}
 # False for the reason that Reconciling tells means: not yet. That is no news, and no warning.
 _NOT_YET = {ConditionType.ACCEPTED, ConditionType.READY}
 # Good or bad in neither state: people suspend and resume.
@@ -18,7 +21,24 @@ _SILENT = {ConditionType.STALLED}
 
 
 def compute_events(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
-    """Events for going from one status to another, both as stored."""
+    """Events for going from one status to another, both as stored: decisions of a rollout, then conditions."""
+    return (*_decisions(old, new), *_conditions(old, new))
+
+
+def _decisions(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
+    """One Event for each new entry of the history, oldest first. A rollback is told by the condition Degraded."""
+    known = {_entry(decision) for decision in old.get("history") or ()}
+    fresh = [d for d in reversed(new.get("history") or ()) if _entry(d) not in known and d["decision"] not in _TOLD]
+    return tuple(Event("Normal", d["decision"], d.get("message") or d["reason"]) for d in fresh)
+
+
+def _entry(decision: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells decisions apart: equal holds in a row are one entry, whose time and count move."""
+    held = decision["decision"] == DecisionType.HELD
+    return (*(decision[k] for k in ("decision", "revision", "weight", "reason")), None if held else decision["time"])
+
+
+def _conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
     before = {c["type"]: (c["status"], c["reason"]) for c in old.get("conditions") or ()}
     conditions = new.get("conditions") or ()
     under_way = {c["reason"] for c in conditions if c["type"] == ConditionType.RECONCILING}

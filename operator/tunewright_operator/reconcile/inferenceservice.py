@@ -4,6 +4,7 @@ Each turn reads the world, decides with the pure planner, writes the decision to
 the traffic shall be follows from that status alone, so an operator that is killed in between goes on from it.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,11 +16,11 @@ from tunewright_api.modelversion import ModelVersionSpec
 from tunewright_api.names import ANNOTATION_REQUEST, LABEL_REVISION
 from tunewright_api.rollout import Rollout
 from tunewright_api.rollout_status import Performance, TrafficStatus
-from tunewright_api.traffic import TrafficProvider
+from tunewright_api.traffic import Traffic, TrafficProvider
 from tunewright_api.uris import parse_pvc
 from tunewright_operator.clients.models import fetch_readiness
 from tunewright_operator.config import OperatorConfig
-from tunewright_operator.kube.errors import NotFound
+from tunewright_operator.kube.errors import KubeError, NotFound
 from tunewright_operator.kube.protocol import Kube, Manifest
 from tunewright_operator.manifests.common import owner_labels
 from tunewright_operator.manifests.server import (
@@ -57,6 +58,8 @@ from tunewright_operator.reconcile.result import Children, Result
 from tunewright_operator.status.inferenceservice import Situation, compute_status, find_gap
 from tunewright_operator.status.parsing import explain
 
+logger = logging.getLogger(__name__)
+
 # Watches wake us. This is for what none shows: a lost watch, or an object of a mesh that somebody removed.
 _SETTLED_SECONDS = 60.0
 
@@ -69,6 +72,7 @@ class Target:
     refusal: Refusal | None
     revision: Revision | None = None
     model: ModelVersionSpec | None = None
+    routable: bool = True  # the cluster knows the kinds that the provider routes by
 
 
 async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children: Children, now: datetime) -> Result:
@@ -81,19 +85,21 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         foreign = await _foreign_children(kube, obj, target.spec, previous)
     except NotFound:
         assert target.spec is not None
-        target, foreign = replace(target, refusal=provider_refusal(target.spec.traffic.provider), revision=None), ()
+        no_mesh = provider_refusal(target.spec.traffic.provider)
+        target, foreign = replace(target, refusal=no_mesh, revision=None, routable=False), ()
 
     state = read_state(previous, serving.selected)
     world = _observe_world(obj, target, serving, state, versions=versions, now=now)
     rollout = target.spec.rollout if target.spec else Rollout()
-    window = due_check(state, rollout, world)
-    check = None
+    window = due_check(state, rollout, world) if children.check is None else None
     if window and target.spec:
+        # Decided in the next turn, which sees what happened while we measured: an abort, a revocation, a lost pod.
         candidate = serving.revisions[window.revision]
         check = await measure(
             kube, config, obj, target.spec, children=children, window=window, candidate=candidate, now=now
         )
-    decided = plan_rollout(state, rollout, world, check)
+        return Result(obj["status"], requeue_after=0, check=check)
+    decided = plan_rollout(state, rollout, world, children.check)
 
     seen = Situation(
         namespace=obj["metadata"]["namespace"],
@@ -107,20 +113,45 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         rollout=rollout,
         decided=decided,
         withdrawn=world.withdrawn,
-        traffic=_traffic_status(target.spec, decided) or previous.traffic,
+        traffic=previous.traffic,
         performance=await _performance(children, decided, previous),
     )
     status = compute_status(seen, now)
     if decided.state != state and status.to_dict() != obj["status"]:
         await kube.patch_status(obj, status.to_dict())
         obj["status"] = status.to_dict()
+    if decided.remove & world.withdrawn:
+        await _lead_away(kube, config, obj, target, decided, routes=(*children.services, *foreign))
     refused = await execute(
         kube, plan_serving(config, obj, target, world=world, decided=decided, children=children, foreign=foreign)
     )
     if refused:
         seen = replace(seen, refused=refused.message, refused_reason=refused.reason or "ApplyRefused")
-        status = compute_status(seen, now)
+    elif target.routable:
+        # Only now: what the provider before it made is looked for as long as status names that one.
+        seen = replace(seen, traffic=_traffic_status(target.spec, decided) or previous.traffic)
+    status = compute_status(seen, now)
     return Result(status.to_dict(), _requeue(config, seen, decided))
+
+
+async def _lead_away(
+    kube: Kube,
+    config: OperatorConfig,
+    obj: Manifest,
+    target: Target,
+    decided: RolloutPlan,
+    *,
+    routes: Sequence[Manifest],
+) -> None:
+    """Before the pods of a withdrawn revision end, move requests away from them. A route goes before the subset that it
+    uses. What cannot be moved does not hold up the end."""
+    if target.spec is None or decided.split is None or not target.routable:
+        return
+    wanted = build_traffic(obj, target.spec, decided.split, config.namespace)
+    try:
+        await execute(kube, plan(tuple(reversed(wanted)), routes))
+    except KubeError as error:
+        logger.warning("requests cannot be led away from what is withdrawn: %s", error)
 
 
 def _requeue(config: OperatorConfig, seen: Situation, decided: RolloutPlan) -> float:
@@ -246,7 +277,9 @@ def plan_serving(
     withdraw = [child for child in removed if _revision_of(child) in world.withdrawn]
     if target.spec is None:
         return plan((), (), withdraw=withdraw)
-    routes = build_traffic(obj, target.spec, decided.split, config.namespace) if decided.split else ()
+    # Without the mesh of the spec its Service answers, as a plain one.
+    spec = target.spec if target.routable else target.spec.model_copy(update={"traffic": Traffic()})
+    routes = build_traffic(obj, spec, decided.split, config.namespace) if decided.split else ()
     budget = (build_disruption_budget(obj),) if decided.split else ()
     wanted = {key(manifest) for manifest in (*routes, *budget)}
     revision = target.revision

@@ -4,11 +4,12 @@ import asyncio
 import base64
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from tunewright_api.base import seconds
 from tunewright_api.inferenceservice import InferenceServiceSpec
-from tunewright_api.names import METRIC_LABEL_REVISION, PORT_SERVER
+from tunewright_api.names import LABEL_JUDGE, METRIC_LABEL_REVISION, PORT_SERVER
 from tunewright_api.rollout import Judge, Probe, Probes, RolloutMetric
 from tunewright_api.rollout_status import Analysis, Verdict
 from tunewright_operator.clients.models import ModelError, ask, bracketed
@@ -26,6 +27,8 @@ from tunewright_operator.reconcile.lookup import find
 from tunewright_operator.reconcile.result import Children
 
 JUDGE_KEY = "API_KEY"
+_AT_ONCE = 4
+_SIDECAR = "istio-proxy"
 
 
 async def measure(
@@ -41,8 +44,8 @@ async def measure(
 ) -> Analysis:
     """Look at the window and ask the probes; a breach of a metric is not held up by slow probes."""
     namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-    base_url = _candidate_url(config, obj, children, window.revision)
-    probing = asyncio.create_task(_answers(kube, namespace, name, base_url, spec.rollout.probes))
+    address = _candidate_address(config, obj, children, window.revision)
+    probing = asyncio.create_task(_answers(kube, namespace, name, address, spec.rollout.probes))
     try:
         samples = await _sample(config.prometheus_url, obj, spec, window, now)
         early = judge(window, spec.rollout, samples, None, candidate, now)
@@ -82,48 +85,86 @@ def _by_revision(vector: Vector) -> Mapping[str, float]:
 
 
 async def _answers(
-    kube: Kube, namespace: str, name: str, base_url: str | None, probes: Probes | None
+    kube: Kube, namespace: str, name: str, address: "_Address", probes: Probes | None
 ) -> list[Answer] | None:
     if probes is None:
         return None
-    if base_url is None:
-        return [Answer(probe, None, "the candidate has no ready pod to ask", None) for probe in probes.prompts]
-    token = await _judge_token(kube, namespace, probes.judge)
-    return list(await asyncio.gather(*(_answer(base_url, name, probe, probes, token) for probe in probes.prompts)))
+    if address.url is None:
+        return [Answer(probe, None, address.problem) for probe in probes.prompts]
+    token, problem = await _judge_token(kube, namespace, probes.judge)
+    # A burst of questions would slow down what is being measured.
+    turnstile = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(url: str, probe: Probe) -> Answer:
+        async with turnstile:
+            return await _answer(url, name, probe, probes, token=token, problem=problem)
+
+    return list(await asyncio.gather(*(one(address.url, probe) for probe in probes.prompts)))
 
 
-async def _answer(base_url: str, model: str, probe: Probe, probes: Probes, token: str | None) -> Answer:
+async def _answer(
+    base_url: str, model: str, probe: Probe, probes: Probes, *, token: str | None, problem: str | None
+) -> Answer:
     timeout = float(seconds(probes.timeout))
     try:
         text = await ask(base_url, model, probe.prompt, max_tokens=probes.max_tokens, timeout=timeout)
     except ModelError as error:
-        return Answer(probe, None, str(error), None)
+        return Answer(probe, None, str(error), refused=error.refused)
     if probe.rubric is None or probes.judge is None:
-        return Answer(probe, text, None, None)
+        return Answer(probe, text)
+    if problem:
+        return Answer(probe, text, problem)
     try:
         verdict = await ask_judge(
             probes.judge.url, probes.judge.model, probe.prompt, text, probe.rubric, token=token, timeout=timeout
         )
     except ModelError as error:
         # The judge's fault says nothing about the candidate.
-        return Answer(probe, text, f"the judge: {error}", None)
-    return Answer(probe, text, None, verdict)
+        return Answer(probe, text, f"the judge: {error}")
+    return Answer(probe, text, judged=verdict)
 
 
-async def _judge_token(kube: Kube, namespace: str, judge: Judge | None) -> str | None:
+async def _judge_token(kube: Kube, namespace: str, judge: Judge | None) -> tuple[str | None, str | None]:
+    """(token, why there is none although the spec names a Secret).
+
+    Only a Secret whose owner labelled it for this use is read: who may write an InferenceService chooses where the
+    token goes, and need not be allowed to read Secrets.
+    """
     if judge is None or judge.secret_ref is None:
-        return None
-    secret = await find(kube, "v1", "Secret", namespace, judge.secret_ref.name)
-    encoded = ((secret or {}).get("data") or {}).get(JUDGE_KEY)
-    return base64.b64decode(encoded).decode() if encoded else None
+        return None, None
+    name = judge.secret_ref.name
+    secret = await find(kube, "v1", "Secret", namespace, name)
+    if secret is None:
+        return None, f"there is no Secret {name}"
+    if (secret["metadata"].get("labels") or {}).get(LABEL_JUDGE) != "true":
+        return None, f"Secret {name} lacks the label {LABEL_JUDGE}=true, by which its owner lets a judge have it"
+    encoded = (secret.get("data") or {}).get(JUDGE_KEY)
+    try:
+        token = base64.b64decode(encoded or "").decode("ascii").strip()
+    except ValueError:
+        token = ""
+    if not token.isprintable() or not token:
+        return None, f"Secret {name} has no usable key {JUDGE_KEY}"
+    return token, None
 
 
-def _candidate_url(config: OperatorConfig, obj: Manifest, children: Children, revision: str) -> str | None:
-    """Where the candidate alone answers: one of its pods, or its Service when a sidecar has to encrypt."""
+@dataclass(frozen=True)
+class _Address:
+    """Where the candidate alone answers, or why nobody can ask it."""
+
+    url: str | None
+    problem: str = ""
+
+
+def _candidate_address(config: OperatorConfig, obj: Manifest, children: Children, revision: str) -> _Address:
+    """One of its pods, or its Service when a sidecar has to encrypt."""
     pod = ready_pod(children.pods, revision)
     if pod is None:
-        return None
+        return _Address(None, "the candidate has no ready pod to ask")
     if config.in_mesh:
         host = service_host(obj["metadata"]["namespace"], revision_name(obj["metadata"]["name"], revision))
-        return f"http://{host}:{SERVICE_PORT}/v1"
-    return f"http://{bracketed(pod['status']['podIP'])}:{PORT_SERVER}/v1"
+        return _Address(f"http://{host}:{SERVICE_PORT}/v1")
+    containers = (*pod["spec"].get("containers", ()), *pod["spec"].get("initContainers", ()))
+    if any(container["name"] == _SIDECAR for container in containers):
+        return _Address(None, "its pods have a sidecar: set operator.inMesh of the chart, so that probes reach them")
+    return _Address(f"http://{bracketed(pod['status']['podIP'])}:{PORT_SERVER}/v1")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from tunewright_api.rollout_status import Analysis
+
 Manifest = dict[str, Any]
 
 
@@ -23,6 +25,8 @@ class Children:
     disruption_budgets: tuple[Manifest, ...] = ()
     # Every ModelVersion of the namespace: no children, but what an InferenceService chooses from.
     versions: tuple[Manifest, ...] = ()
+    # The check that the turn before made.
+    check: Analysis | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Result:
     """Outcome of one reconcile. `requeue_after` in seconds; None waits for the next wake-up.
 
     A reconcile that writes a status on the way, before it carries out what it announces, puts it into the object.
+    `check` is handed to the next turn: measuring takes a while, and the decision shall see what happened meanwhile.
     """
 
     status: Manifest
     requeue_after: float | None = None
+    check: Analysis | None = None

@@ -33,7 +33,9 @@ def rejected_samples(namespace: str, name: str, status: Status) -> Samples:
 
 
 def ready_samples(namespace: str, name: str, status: Status) -> Samples:
-    """Whether the service is Ready, 0 or 1."""
+    """Whether the service is Ready, 0 or 1; nothing for one that was asked to have no pods."""
+    if all(condition["type"] != ConditionType.READY for condition in status.get("conditions") or ()):
+        return {}
     return {(namespace, name): float(_true_condition(status, ConditionType.READY) is not None)}
 
 

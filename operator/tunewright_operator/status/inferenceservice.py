@@ -61,8 +61,10 @@ class Situation:
 
     @property
     def answers(self) -> bool:
-        """Whether a completion would come back: a pod is ready, and a Service leads to it."""
-        return self.stable is not None and self.stable.ready > 0 and self.serving.selected is not None
+        """Whether a completion would come back: a pod is ready, and the Service leads to it once this turn is over."""
+        if self.stable is None or not self.stable.ready or not self.serving.exposed:
+            return False
+        return not self.refused or self.serving.leads_to(self.stable.name)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _rolled_back(now: Situation) -> Gap | None:
     rejected = now.state.rejected
     if rejected is None or now.target is None or rejected.revision != now.target.name:
         return None
-    serving = f"; {now.stable.version} serves" if now.stable else ""
+    serving = f"; {now.stable.version} serves" if now.stable and now.stable.ready else ""
     message = (
         f"{rejected.version} was rolled back ({rejected.reason}): {rejected.message}{serving}. Change the spec, or try "
         f"it again with `tunewright retry {now.name} -n {now.namespace}`"
@@ -152,7 +154,7 @@ def _unsettled(now: Situation) -> Gap | None:
 
 
 def _no_service(now: Situation) -> Gap | None:
-    if now.serving.selected is not None or now.decided.split is None:
+    if now.serving.exposed or now.decided.split is None:
         return None
     return Gap("Starting", f"creating the Service {now.name}")
 
@@ -219,9 +221,17 @@ def _ready(seen: Situation, gap: Gap | None) -> list[State]:
     """No `Ready` at all for a service that was asked to have no pods: it is neither broken nor on its way."""
     if seen.stable is not None and seen.answers:
         return [State(ConditionType.READY, TRUE, "Serving", _answer(seen, seen.stable))]
-    if gap is None:
+    silence = _find_silence(seen) or gap
+    if silence is None:
         return []
-    return [State(ConditionType.READY, FALSE, gap.reason, gap.message)]
+    return [State(ConditionType.READY, FALSE, silence.reason, silence.message)]
+
+
+def _find_silence(seen: Situation) -> Gap | None:
+    """Why the stable revision does not answer, whatever else lies between the state and the spec."""
+    if seen.stable is None:
+        return None
+    return next((gap for check in (_refused, _pod_problem, _loading, _no_service) if (gap := check(seen))), None)
 
 
 def _degraded(gap: Gap | None) -> list[State]:
