@@ -24,10 +24,13 @@ from tests.serving import (
 from tests.serving import service as build_service
 from tunewright_api.names import ANNOTATION_REQUEST, LABEL_VERSION
 from tunewright_api.rollout_status import Analysis, Verdict
+from tunewright_operator.kube.errors import Forbidden
 from tunewright_operator.observe.times import format_time
 from tunewright_operator.policies.rollout import RETIRE_SECONDS
 from tunewright_operator.reconcile import inferenceservice as module
+from tunewright_operator.reconcile.events import compute_events
 from tunewright_operator.reconcile.inferenceservice import reconcile
+from tunewright_operator.reconcile.result import Event
 
 Object = dict[str, Any]
 
@@ -48,6 +51,7 @@ class World:
         self.kube.put(claim(), approved(), approved("guide-v2"), approved("guide-v3"))
         self.obj = build_service(**({"traffic": {"provider": "Istio"}, "rollout": CANARY} | spec))
         self.now = NOW
+        self.settings = MEASURED
         self.verdict = Verdict.PASS
         self.checks = 0
         self.check: Analysis | None = None
@@ -77,7 +81,7 @@ class World:
         children = replace(self.kube.children(obj), check=self.check)
         self.check = None
         try:
-            result = await reconcile(self.kube, MEASURED, obj, children, self.now)
+            result = await reconcile(self.kube, self.settings, obj, children, self.now)
             self.obj["status"], self.check = result.status, result.check
         except KilledError:
             for status in self.kube.statuses[recorded:]:
@@ -321,3 +325,93 @@ async def test_a_canary_without_a_prometheus_is_refused_before_anything_starts(m
     assert (accepted["status"], accepted["reason"]) == ("False", "PrometheusNotConfigured")
     assert "set prometheus.url of the chart" in accepted["message"]
     assert not world.kube.of("Deployment")
+
+
+async def test_what_a_left_mesh_had_goes_even_if_a_write_fails_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch)
+    await world.settle()
+    world.obj["spec"]["traffic"] = {"provider": "None"}
+    world.move("guide-v2")
+    world.kube.refuse["Deployment"] = Forbidden("exceeded quota", 403)
+    await world.settle()
+    assert world.kube.of("VirtualService"), "nothing is pruned after a refusal"
+    world.kube.refuse.clear()
+    await world.settle()
+    assert not world.kube.of("VirtualService")
+
+
+async def test_a_service_whose_mesh_went_away_still_tells_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, traffic={"provider": "None"})
+    await world.settle()
+    world.obj["spec"]["traffic"] = {"provider": "Istio"}
+    world.kube.unknown = {"networking.istio.io/v1", "security.istio.io/v1"}
+    await world.settle()
+    assert conditions(world.obj)["Ready"] == ("True", "Serving")
+    assert conditions(world.obj)["Reconciling"] == ("True", "IstioNotInstalled")
+    run_deployment(world.kube, revisions(world.kube)[0], ready=0)
+    await world.settle(pods=False)
+    assert conditions(world.obj)["Ready"] == ("False", "Loading")
+
+
+async def test_what_happens_while_a_check_is_made_is_seen_by_the_decision(canary: World) -> None:
+    await canary.settle(seconds=10)
+    assert canary.weights() == {"guide-v1": 50, "guide-v2": 50}
+    canary.now += INTERVAL
+    await canary.turn()
+    assert canary.check, "the last check, which passes"
+    canary.kube.put(version("guide-v2", status={"observedGeneration": 1, "verifiedDigest": DIGEST}))
+    await canary.settle()
+    assert canary.weights() == {"guide-v1": 100}
+    assert canary.obj["status"]["rejected"]["reason"] == "ApprovalRevoked"
+
+
+async def test_requests_are_led_away_before_the_pods_of_a_withdrawn_candidate_end(canary: World) -> None:
+    canary.kube.writes.clear()
+    canary.kube.put(version("guide-v2", status={"observedGeneration": 1, "verifiedDigest": DIGEST}))
+    await canary.turn()
+    kinds = [(verb, kind) for verb, kind, _ in canary.kube.writes]
+    assert kinds.index(("apply", "VirtualService")) < kinds.index(("apply", "DestinationRule"))
+    assert kinds.index(("apply", "DestinationRule")) < kinds.index(("delete", "Deployment"))
+
+
+async def test_it_is_ready_while_a_plain_service_leads_to_both_revisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, traffic={"provider": "None"}, replicas=4)
+    await world.settle()
+    world.move("guide-v2")
+    await world.settle()
+    assert selected(world.kube) is None, "both"
+    assert world.obj["status"]["candidate"]["weight"] == 10
+    assert conditions(world.obj)["Ready"] == ("True", "Serving")
+    assert world.obj["status"]["url"]
+
+
+async def test_a_stable_revision_that_fails_after_a_rollback_is_what_ready_speaks_of(canary: World) -> None:
+    canary.verdict = Verdict.FAIL
+    await canary.settle(seconds=10)
+    stable = canary.obj["status"]["stable"]["revision"]
+    run_deployment(canary.kube, stable, ready=0)
+    await canary.settle(pods=False)
+    assert conditions(canary.obj)["Ready"] == ("False", "Loading")
+    assert conditions(canary.obj)["Stalled"] == ("True", "RolledBack")
+    assert "guide-v1 serves" not in canary.obj["status"]["message"]
+
+
+async def test_another_image_of_the_server_is_no_reason_to_try_a_rejected_version_again(canary: World) -> None:
+    canary.verdict = Verdict.FAIL
+    await canary.settle(seconds=10)
+    canary.settings = replace(MEASURED, server_image="tunewright/server:next")
+    await canary.settle(seconds=600)
+    assert canary.weights() == {"guide-v1": 100}
+    assert conditions(canary.obj)["Degraded"] == ("True", "RolledBack")
+
+
+def test_each_decision_is_an_event_once() -> None:
+    decision = {"time": "t1", "decision": "Held", "revision": "b", "version": "v2", "weight": 10, "reason": "TTFTP95"}
+    held = decision | {"message": "slow", "count": 1}
+    again = held | {"time": "t2", "count": 2}
+    promoted = decision | {"time": "t3", "decision": "Promoted", "weight": 100, "reason": "Passed", "message": "all"}
+    assert compute_events({}, {"history": [held]}) == (Event("Normal", "Held", "slow"),)
+    assert compute_events({"history": [held]}, {"history": [again]}) == ()
+    assert compute_events({"history": [again]}, {"history": [promoted, again]}) == (Event("Normal", "Promoted", "all"),)
+    undone = promoted | {"decision": "RolledBack"}
+    assert compute_events({"history": [again]}, {"history": [undone, again]}) == (), "the condition Degraded tells it"
