@@ -121,3 +121,25 @@ async def test_what_is_no_verdict_is_an_error_that_repeats_nothing_secret(status
         with pytest.raises(ModelError, match=says) as raised:
             await judge(f"{url}/v1", "j", "Q", "A", "R", token=None, timeout=5)
     assert "sk-123" not in str(raised.value)
+
+
+async def test_a_password_in_a_url_is_repeated_nowhere() -> None:
+    with pytest.raises(PrometheusError) as raised:
+        await query_round("http://admin:hunter2@127.0.0.1:1", {"Requests": "sum(a)"}, NOW)
+    with pytest.raises(ModelError) as asked:
+        await ask("http://admin:hunter2@127.0.0.1:1/v1", "guide", "Hello", max_tokens=8, timeout=1)
+    assert "hunter2" not in f"{raised.value} {asked.value}"
+
+
+async def test_an_answer_without_end_and_one_that_leads_elsewhere_are_refused() -> None:
+    async def endless(_: web.Request) -> web.Response:
+        return web.Response(body=b"[" + b"1," * (1 << 20), content_type="application/json")
+
+    async def elsewhere(_: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": "http://127.0.0.1:1/"})
+
+    for handler, says in ((endless, "something else"), (elsewhere, "answered 307")):
+        async with serving("/v1/chat/completions", handler, "POST") as url:
+            with pytest.raises(ModelError, match=says) as raised:
+                await ask(f"{url}/v1", "guide", "Hello", max_tokens=8, timeout=5)
+        assert raised.value.refused
