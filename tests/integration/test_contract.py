@@ -111,6 +111,10 @@ def both(*changes: Change) -> Change:
     return lambda document: [change(document) for change in changes]
 
 
+EXACT = {"name": "hello", "prompt": "Hello", "exact": "Hi"}
+RUBRIC = {"name": "hello", "prompt": "Hello", "rubric": "it greets"}
+UPSIDE_DOWN = {"name": "TTFTP95", "thresholdRange": {"min": 2, "max": 1}}
+
 WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
     ("no base model", job, drop("spec.baseModel"), ("spec.baseModel", "Required value")),
     ("a bucket as base model", job, put("spec.baseModel.uri", "s3://b/m"), ("spec.baseModel.uri", "pvc://", "hf://")),
@@ -309,6 +313,30 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         service,
         put("spec.rollout", {"strategy": "Canary", "metrics": [{"name": "ErrorRate"}]}),
         ("write thresholdRange", "tolerancePercent"),
+    ),
+    (
+        "a range without room",
+        service,
+        put("spec.rollout", {"strategy": "Canary", "metrics": [UPSIDE_DOWN]}),
+        ("min must not exceed max",),
+    ),
+    (
+        "answers that nobody waits for",
+        service,
+        put("spec.rollout.probes", {"prompts": [EXACT], "timeout": "2h"}),
+        ("probes.timeout must be at most 5m",),
+    ),
+    (
+        "the operator itself as a judge",
+        service,
+        put("spec.rollout.probes", {"prompts": [RUBRIC], "judge": {"url": "http://127.0.0.1:8080", "model": "j"}}),
+        ("judge.url must name a host other than the operator's own",),
+    ),
+    (
+        "a judge with a password",
+        service,
+        put("spec.rollout.probes", {"prompts": [RUBRIC], "judge": {"url": "http://u:p@judge/v1", "model": "j"}}),
+        ("use secretRef",),
     ),
     (
         "an unknown metric",
