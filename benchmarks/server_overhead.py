@@ -1,14 +1,16 @@
-"""What the server image costs against bare vLLM: `python -m benchmarks.server_overhead [--rounds N]`.
+"""What the server image costs against bare vLLM: `python -m benchmarks.server_overhead [--rounds N] [--clients N]`.
 
 Two servers of the same small model on this machine: vLLM alone, and vLLM behind our middleware and supervisor, with the
 same arguments otherwise. They take turns, round by round, so that what else the machine does meets both. Prints tokens
-per second and the first token's latency of both, their ratio and difference, and the cost of the middleware alone.
+per second, CPU time per token and the first token's latency of both, ratios and differences, and the cost of the
+middleware alone. CPU time per token is the steadier figure on a machine that is busy with other things.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import shutil
 import statistics
@@ -16,8 +18,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,11 +34,32 @@ from tunewright_server.arguments import MIDDLEWARE, build_arguments, build_envir
 from tunewright_server.machine import available_cpus
 from tunewright_server.middleware import AccessMiddleware, Message, Receive, RequestMetrics, Scope, Send
 
-CLIENTS = 4
 REQUESTS = 16
 TOKENS = 32
 CHUNKS = 200_000
 PROMPT = "Once upon a time there was a small town by the sea, and in it"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running server: the port of its API, and the process that it started with."""
+
+    port: int
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its processes so far (proc(5): fields 4, 14 and 15 of stat)."""
+        parents: dict[int, int] = {}
+        ticks: dict[int, int] = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                fields = path.read_text().rpartition(")")[2].split()
+                pid = int(path.parent.name)
+                parents[pid], ticks[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
+        family = {self.pid}
+        while more := {pid for pid, parent in parents.items() if parent in family} - family:
+            family |= more
+        return sum(ticks.get(pid, 0) for pid in family) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -45,6 +67,7 @@ class Series:
     """What was measured of one server: per round, and per request."""
 
     tokens_per_second: list[float] = field(default_factory=list)
+    cpu_per_token: list[float] = field(default_factory=list)
     first_token: list[float] = field(default_factory=list)
 
     def p(self, percent: int) -> float:
@@ -56,7 +79,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20, help="rounds of each server (default: 20)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--clients", type=int, default=4, help="streams at a time (default: 4)")
+    options = parser.parse_args()
     runtime = find_runtime()
     if runtime is None:
         raise SystemExit(ABSENT)
@@ -66,35 +90,41 @@ def main() -> None:
         bare(runtime, model, Path(directory)) as plain,
         ours(runtime, model, Path(directory) / "ours") as guarded,
     ):
-        bare_series, our_series = asyncio.run(measure(plain, guarded, rounds))
-    report(bare_series, our_series, rounds)
+        bare_series, our_series = asyncio.run(measure(plain, guarded, options.rounds, options.clients))
+    report(bare_series, our_series, options.clients)
     with_it, without = asyncio.run(cost_of_a_chunk())
     print(f"the middleware alone: {(with_it - without) * 1e6:.2f} µs per streamed token")
 
 
-def report(plain: Series, guarded: Series, rounds: int) -> None:
+def report(plain: Series, guarded: Series, clients: int) -> None:
     """Print both series, and what one costs against the other."""
     load = os.getloadavg()[0]
     print(
-        f"SmolLM2-135M, {CLIENTS} clients, {rounds} rounds of {REQUESTS} requests of {TOKENS} tokens each, "
-        f"{os.cpu_count()} cores, load {load:.1f}"
+        f"SmolLM2-135M, clients {clients}, {len(plain.tokens_per_second)} rounds of {REQUESTS} requests of {TOKENS} "
+        f"tokens each, {os.cpu_count()} cores, load {load:.1f}"
     )
     for name, series in (("bare vLLM", plain), ("server image", guarded)):
         print(
-            f"{name:13} {statistics.median(series.tokens_per_second):7.1f} tokens/s   first token "
-            f"p50 {series.p(50):6.1f} ms  p99 {series.p(99):6.1f} ms"
+            f"{name:13} {statistics.median(series.tokens_per_second):7.1f} tokens/s   "
+            f"{statistics.median(series.cpu_per_token) * 1000:6.2f} ms CPU per token   "
+            f"first token p50 {series.p(50):6.1f} ms  p99 {series.p(99):6.1f} ms"
         )
-    pairs = zip(guarded.tokens_per_second, plain.tokens_per_second, strict=True)
-    ratio = statistics.median(a / b for a, b in pairs)
     print(
-        f"ratio of tokens/s {ratio:.3f} (median of rounds), first token p50 {guarded.p(50) - plain.p(50):+.1f} ms, "
-        f"p99 {guarded.p(99) - plain.p(99):+.1f} ms"
+        f"server image / bare vLLM: tokens/s {ratio(guarded.tokens_per_second, plain.tokens_per_second)}, "
+        f"CPU per token {ratio(guarded.cpu_per_token, plain.cpu_per_token)}; "
+        f"first token p50 {guarded.p(50) - plain.p(50):+.1f} ms, p99 {guarded.p(99) - plain.p(99):+.1f} ms"
     )
 
 
-@contextmanager
-def bare(runtime: Runtime, model: Path, directory: Path) -> Iterator[int]:
-    """The port of a vLLM with the arguments of the server image, but for the middleware."""
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Median and quartiles of the rounds' ratios."""
+    low, middle, high = statistics.quantiles((a / b for a, b in zip(ours, theirs, strict=True)), n=4)
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+@contextlib.contextmanager
+def bare(runtime: Runtime, model: Path, directory: Path) -> Iterator[Target]:
+    """A vLLM with the arguments of the server image, but for the middleware."""
     port = free_port()
     config = ServerConfig.model_validate(
         {
@@ -109,15 +139,15 @@ def bare(runtime: Runtime, model: Path, directory: Path) -> Iterator[int]:
         process = subprocess.Popen([*runtime.engine, *arguments], env=environment, stdout=log, stderr=log)
     try:
         wait_for("bare vLLM", lambda: answers(port) or process.poll() is not None, 300)
-        yield port
+        yield Target(port, process.pid)
     finally:
         process.terminate()
         process.wait(30)
 
 
-@contextmanager
-def ours(runtime: Runtime, model: Path, directory: Path) -> Iterator[int]:
-    """The port of a server as the image runs it."""
+@contextlib.contextmanager
+def ours(runtime: Runtime, model: Path, directory: Path) -> Iterator[Target]:
+    """A server as the image runs it."""
     server = Server(directory)
     shutil.copytree(model, server.artifact / "model")
     server.overrides["digest"] = write_manifest(server.artifact)
@@ -126,7 +156,8 @@ def ours(runtime: Runtime, model: Path, directory: Path) -> Iterator[int]:
     server.start(runtime.engine, settings=production, environment=runtime.environment)
     try:
         server.wait_ready(300)
-        yield server.port
+        assert server.process is not None
+        yield Target(server.port, server.process.pid)
     finally:
         server.stop()
 
@@ -140,30 +171,32 @@ def answers(port: int) -> bool:
         return False
 
 
-async def measure(plain: int, guarded: int, rounds: int) -> tuple[Series, Series]:
+async def measure(plain: Target, guarded: Target, rounds: int, clients: int) -> tuple[Series, Series]:
     """Rounds of both in turn, the first of each for warming up."""
     series = {plain: Series(), guarded: Series()}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        for port in series:
-            await play(session, port, Series())
+        for target in series:
+            await play(session, target, Series(), clients)
         for number in range(rounds):
             # Who comes first changes as well.
-            for port in (plain, guarded) if number % 2 else (guarded, plain):
-                await play(session, port, series[port])
+            for target in (plain, guarded) if number % 2 else (guarded, plain):
+                await play(session, target, series[target], clients)
     return series[plain], series[guarded]
 
 
-async def play(session: aiohttp.ClientSession, port: int, series: Series) -> None:
-    """One round: REQUESTS streams, CLIENTS at a time."""
+async def play(session: aiohttp.ClientSession, target: Target, series: Series, clients: int) -> None:
+    """One round: REQUESTS streams, so many at a time."""
     left = iter(range(REQUESTS))
 
     async def client() -> None:
         for _ in left:
-            series.first_token.append(await stream(session, port))
+            series.first_token.append(await stream(session, target.port))
 
-    started = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    series.tokens_per_second.append(REQUESTS * TOKENS / (time.perf_counter() - started))
+    started, cpu = time.perf_counter(), target.cpu_seconds()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    tokens = REQUESTS * TOKENS
+    series.tokens_per_second.append(tokens / (time.perf_counter() - started))
+    series.cpu_per_token.append((target.cpu_seconds() - cpu) / tokens)
 
 
 async def stream(session: aiohttp.ClientSession, port: int) -> float:
