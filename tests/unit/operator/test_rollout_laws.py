@@ -208,11 +208,11 @@ def answer_as_person(simulation: Simulation, number: int) -> None:
 
 def most_intervals(rules: Rollout) -> int:
     """Intervals after which any candidate is promoted or gone. Each of its stages takes one, and two where a person is
-    asked twice; besides come its bad checks and the time to get ready."""
+    asked twice, and before each its pods may have to load; besides come its bad checks."""
     stages = len(weights_of(rules)) + (rules.iterations or 1) + 1
     waiting = 2 * (len(rules.manual_gates or ()) + 2)
     loading = math.ceil(seconds(rules.progress_deadline) / seconds(rules.interval))
-    return loading + 2 * stages + 2 * waiting + rules.threshold + rules.inconclusive_limit
+    return loading * (stages + 1) + 2 * stages + 2 * waiting + rules.threshold + rules.inconclusive_limit
 
 
 # --- verdicts alone, against a count by hand --------------------------------------------------
@@ -285,6 +285,7 @@ def test_whatever_happens_the_laws_hold_and_the_rollout_ends(rules: Rollout, eve
     for version in VERSIONS:
         simulation.of(version).down = False
     simulation.withdrawn = set()
+    simulation.replicas = simulation.replicas or 1
     simulation.target = simulation.target or "v2"
     for number in range(most_intervals(simulation.rollout)):
         simulation.run(seconds(simulation.rollout.interval))

@@ -93,11 +93,11 @@ def both(*happenings: Happening) -> Happening:
     return happen
 
 
-def loses_a_pod(version: str) -> Happening:
-    """One pod is replaced, and the new one has to load."""
+def loses_a_pod(version: str, until: float = 0) -> Happening:
+    """One pod is replaced, and the new one has to load. It is put on a node only after some seconds."""
 
     def happen(simulation: Simulation) -> None:
-        simulation.deployments[version].started[0] = simulation.clock
+        simulation.deployments[version].started[0] = simulation.clock + until
 
     return happen
 
@@ -306,12 +306,29 @@ CASES = {
         says="no pod of guide-v2 is ready, and it got 20 % of the traffic",
         end=("v1", "v2"),
     ),
-    "one of two pods is away at a check, which cannot tell then": Case(
-        STEPS,
-        ["0 v1=100", "20 v2=20", "140 v2=50", "200 v2=100"],
-        ["Started NewRevision", "Advanced Ready", "Held PodsNotReady", "Advanced Passed", "Promoted Passed"],
+    "one of two pods loads again: the window begins when it is ready": Case(
+        STEPS | {"inconclusiveLimit": 1},
+        ["0 v1=100", "20 v2=20", "150 v2=50", "210 v2=100"],
+        ["Started NewRevision", "Advanced Ready", "Advanced Passed", "Promoted Passed"],
         {70: loses_a_pod("v2")},
         service={"replicas": 2},
+    ),
+    "one of two pods loads again, and the other makes errors: that counts": Case(
+        STEPS,
+        ["0 v1=100", "20 v2=20", "80 v1=100"],
+        ["Started NewRevision", "Advanced Ready", "RolledBack ErrorRate"],
+        {70: both(loses_a_pod("v2"), measures("v2", RolloutMetric.ERROR_RATE, 7))},
+        service={"replicas": 2},
+        end=("v1", "v2"),
+    ),
+    "one of two pods never comes back: its checks count after progressDeadline": Case(
+        STEPS | {"inconclusiveLimit": 2, "progressDeadline": "3m"},
+        ["0 v1=100", "20 v2=20", "260 v1=100"],
+        ["Started NewRevision", "Advanced Ready", "Held PodsNotReady", "RolledBack Inconclusive"],
+        {70: loses_a_pod("v2", math.inf)},
+        service={"replicas": 2},
+        says="2 of 2 inconclusive checks; the newest: 1 of 2 pods of guide-v2 are ready",
+        end=("v1", "v2"),
     ),
     "the stable pods died while the candidate loaded: nothing to lose": Case(
         STEPS,
@@ -624,16 +641,60 @@ CASES = {
     ),
     "without a provider the weight is a share of pods, which have to load": Case(
         {"steps": [20, 50]},
-        ["0 v1=100", "20 v2=20", "140 v2=50", "200 v2=100"],
-        ["Started NewRevision", "Advanced Ready", "Held PodsNotReady", "Advanced Passed", "Promoted Passed"],
+        ["0 v1=100", "20 v2=20", "150 v2=50", "230 v2=100"],
+        ["Started NewRevision", "Advanced Ready", "Held ScaledUp", "Advanced Passed", "Promoted Passed"],
         {70: now(replicas=10)},
         service={"provider": TrafficProvider.NONE, "replicas": 4},
     ),
-    "scaled to zero on the way": Case(
+    "pods of a step that load for long cost no check": Case(
+        {"steps": [20, 50], "inconclusiveLimit": 1},
+        ["0 v1=100", "200 v2=20", "260 v2=50", "520 v2=100"],
+        ["Started NewRevision", "Advanced Ready", "Advanced Passed", "Promoted Passed"],
+        {0: becomes("v2", loads=200)},
+        service={"provider": TrafficProvider.NONE, "replicas": 4},
+    ),
+    "scaled to zero and back: the candidate keeps its place, and no check counts": Case(
+        STEPS | {"inconclusiveLimit": 1, "progressDeadline": "2m"},
+        ["0 v1=100", "20 v2=20", "300 v1=100", "320 v2=20", "380 v2=50", "440 v2=100"],
+        [
+            *("Started NewRevision", "Advanced Ready", "Held ScaledToZero", "Held ScaledUp"),
+            *("Advanced Passed", "Promoted Passed"),
+        ],
+        {30: now(replicas=0), 300: now(replicas=1)},
+    ),
+    "scaled to zero and back: stable pods that load faster do not make the candidate look down": Case(
         STEPS,
-        ["0 v1=100", "20 v2=20", "30 v2=100"],
-        ["Started NewRevision", "Advanced Ready", "Promoted StableDown"],
-        {30: now(replicas=0)},
+        ["0 v1=100", "20 v2=20", "300 v1=100", "320 v2=20", "380 v2=50", "440 v2=100"],
+        [
+            *("Started NewRevision", "Advanced Ready", "Held ScaledToZero", "Held ScaledUp"),
+            *("Advanced Passed", "Promoted Passed"),
+        ],
+        {30: now(replicas=0), 299: becomes("v1", loads=1), 300: now(replicas=1)},
+    ),
+    "scaled to zero and back: a bad candidate is found out": Case(
+        STEPS,
+        ["0 v1=100", "20 v2=20", "300 v1=100", "320 v2=20", "380 v1=100"],
+        [
+            *("Started NewRevision", "Advanced Ready", "Held ScaledToZero", "Held ScaledUp"),
+            "RolledBack ErrorRate",
+        ],
+        {30: both(now(replicas=0), measures("v2", RolloutMetric.ERROR_RATE, 7)), 300: now(replicas=1)},
+        end=("v1", "v2"),
+    ),
+    "scaled to zero before the candidate has loaded, for longer than progressDeadline": Case(
+        STEPS | {"progressDeadline": "2m"},
+        ["0 v1=100", "320 v2=20", "380 v2=50", "440 v2=100"],
+        [
+            *("Started NewRevision", "Held ScaledToZero", "Held ScaledUp", "Advanced Ready"),
+            *("Advanced Passed", "Promoted Passed"),
+        ],
+        {5: now(replicas=0), 300: now(replicas=1)},
+    ),
+    "scaled to zero in a recreation": Case(
+        {"strategy": "Recreate", "progressDeadline": "2m"},
+        ["0 v1=100", "320 v2=100"],
+        ["Started NewRevision", "Held ScaledToZero", "Held ScaledUp", "Promoted Ready"],
+        {5: now(replicas=0), 300: now(replicas=1)},
     ),
     "somebody deletes the stable Deployment": Case(
         STEPS,

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from tunewright_api.base import seconds
 from tunewright_api.rollout_status import Phase, Verdict
 from tunewright_operator.observe.pod_problem import CRASH_LOOP_RESTARTS
-from tunewright_operator.observe.times import parse_time
+from tunewright_operator.policies.rollout.history import last_asked
 from tunewright_operator.policies.rollout.moves import candidate_of
 from tunewright_operator.policies.rollout.pods import is_complete
+from tunewright_operator.policies.rollout.scale import awaits_first_pod
 from tunewright_operator.policies.rollout.sentences import candidate_name, pods_ready
 from tunewright_operator.policies.rollout.steps import is_judged
 from tunewright_operator.policies.rollout.types import RolloutState, Turn
@@ -32,12 +33,12 @@ def find_fault(state: RolloutState, turn: Turn) -> Fault | None:
 
 def deadline(state: RolloutState, turn: Turn) -> datetime | None:
     """When the candidate's pods must be ready; None once they are, and while a person or a scale of zero holds it."""
-    candidate = candidate_of(state)
+    candidate, asked = candidate_of(state), last_asked(state)
     unchecked = not is_judged(turn.rollout) and candidate.phase is not Phase.WAITING
     loading = candidate.phase is Phase.STARTING or unchecked
-    if not loading or candidate.paused or not turn.world.replicas or is_complete(turn, candidate):
+    if asked is None or not loading or candidate.paused or not turn.world.replicas or is_complete(turn, candidate):
         return None
-    return parse_time(candidate.started_at) + timedelta(seconds=seconds(turn.rollout.progress_deadline))
+    return asked + timedelta(seconds=seconds(turn.rollout.progress_deadline))
 
 
 def _revoked(state: RolloutState, turn: Turn) -> Fault | None:
@@ -77,8 +78,11 @@ def _crashes(state: RolloutState, turn: Turn) -> Fault | None:
 
 
 def _down(state: RolloutState, turn: Turn) -> Fault | None:
-    """No pod answers the candidate's share of the traffic, and the stable revision can."""
+    """No pod answers the candidate's share of the traffic, and the stable revision can. A service that is scaled to
+    zero takes the pods away itself, and when it comes back they have to load."""
     candidate = candidate_of(state)
+    if not turn.world.replicas or awaits_first_pod(state, turn):
+        return None
     if not candidate.weight or turn.ready(candidate.revision) or not turn.ready(state.stable):
         return None
     name = candidate_name(state, turn)

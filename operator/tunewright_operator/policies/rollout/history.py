@@ -1,4 +1,4 @@
-"""The last ten decisions, and when one of them last took a revision out of service."""
+"""The last ten decisions, and when one of them last took a revision out of service or asked for pods."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -8,7 +8,9 @@ from tunewright_operator.observe.times import parse_time
 from tunewright_operator.policies.rollout.types import RolloutState
 
 LENGTH = 10
+SCALED_TO_ZERO, SCALED_UP = "ScaledToZero", "ScaledUp"
 _LEAVING = {DecisionType.PROMOTED, DecisionType.ROLLED_BACK, DecisionType.ABORTED, DecisionType.REPLACED}
+_ASKING = {DecisionType.STARTED, DecisionType.ADVANCED, DecisionType.RESUMED}
 
 
 def record(state: RolloutState, entry: RolloutDecision) -> RolloutState:
@@ -27,3 +29,14 @@ def _kind(entry: RolloutDecision) -> tuple[object, ...]:
 def last_leaving(state: RolloutState) -> datetime | None:
     """When a revision last became neither stable nor candidate; None when the history knows of none."""
     return next((parse_time(entry.time) for entry in state.history if entry.decision in _LEAVING), None)
+
+
+def last_asked(state: RolloutState) -> datetime | None:
+    """When a decision last asked for pods of the candidate, or let it go on with those that it has. Where the history
+    has forgotten it that was before all that it knows of. None without a candidate."""
+    if state.candidate is None:
+        return None
+    own = [entry for entry in state.history if entry.revision == state.candidate.revision]
+    asking = [entry.time for entry in own if entry.decision in _ASKING or entry.reason == SCALED_UP]
+    oldest = [entry.time for entry in own[-1:]] if len(state.history) == LENGTH else []
+    return parse_time(next(iter([*asking, *oldest]), state.candidate.started_at))

@@ -5,6 +5,7 @@ from datetime import timedelta
 from tunewright_operator.manifests.traffic.split import Split
 from tunewright_operator.policies.rollout.faults import deadline
 from tunewright_operator.policies.rollout.history import last_leaving
+from tunewright_operator.policies.rollout.scale import awaits_first_pod
 from tunewright_operator.policies.rollout.types import RolloutState, Turn
 from tunewright_operator.policies.rollout.windows import next_check
 
@@ -21,7 +22,8 @@ def plan_split(state: RolloutState, turn: Turn) -> Split | None:
     candidate = state.candidate
     if candidate is None:
         return Split(state.stable, revisions=revisions)
-    return Split(state.stable, candidate.revision, candidate.weight, candidate.mirror_weight, revisions)
+    weight = 0 if awaits_first_pod(state, turn) else candidate.weight
+    return Split(state.stable, candidate.revision, weight, candidate.mirror_weight, revisions)
 
 
 def plan_removal(state: RolloutState, turn: Turn) -> frozenset[str]:

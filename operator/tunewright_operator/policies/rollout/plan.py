@@ -15,6 +15,7 @@ from tunewright_operator.policies.rollout.moves import change, drop, move_on, pr
 from tunewright_operator.policies.rollout.outcome import plan_removal, plan_requeue, plan_split
 from tunewright_operator.policies.rollout.pods import is_complete, plan_replicas
 from tunewright_operator.policies.rollout.requests import handle_request
+from tunewright_operator.policies.rollout.scale import follow_scale, show_pods
 from tunewright_operator.policies.rollout.sentences import candidate_name, stable_name
 from tunewright_operator.policies.rollout.steps import is_judged, wait_reason
 from tunewright_operator.policies.rollout.types import RolloutPlan, RolloutState, Turn, Window, World
@@ -97,7 +98,7 @@ def _is_rejected(state: RolloutState, revision: str) -> bool:
 def _pass_stage(state: RolloutState, turn: Turn) -> RolloutState:
     """Go on where no check has to come first."""
     candidate, rollout = state.candidate, turn.rollout
-    if candidate is None or candidate.paused or turn.target is None:
+    if candidate is None or candidate.paused or turn.target is None or not turn.world.replicas:
         return state
     waiting = candidate.phase is Phase.WAITING
     if waiting and wait_reason(rollout, candidate):
@@ -118,11 +119,11 @@ def _pass_stage(state: RolloutState, turn: Turn) -> RolloutState:
 
 
 def _nothing_to_lose(candidate: CandidateStatus, state: RolloutState, turn: Turn) -> bool:
-    """Nobody answers when the candidate is ready, so there is nothing to compare with either; with zero replicas
-    nobody ever would. Later on a stable pod that is away for a moment must not end the checks."""
+    """Nobody answers when the candidate is ready, so there is nothing to compare with either. Later on a stable pod
+    that is away for a moment must not end the checks."""
     if turn.rollout.strategy is Strategy.RECREATE or turn.ready(state.stable):
         return False
-    return candidate.phase is Phase.STARTING or not turn.world.replicas
+    return candidate.phase is Phase.STARTING
 
 
 def _must_pass_first(candidate: CandidateStatus, state: RolloutState, turn: Turn) -> bool:
@@ -141,24 +142,16 @@ def _be_judged(state: RolloutState, candidate: CandidateStatus) -> RolloutState:
     return change(state, phase=Phase.MIRRORING if candidate.mirror_weight else Phase.PROGRESSING)
 
 
-def _show_pods(state: RolloutState, turn: Turn) -> RolloutState:
-    candidate = state.candidate
-    if candidate is None:
-        return state
-    revision = turn.revision(candidate.revision)
-    if revision is None:
-        return change(state, ready_replicas=0, replicas=plan_replicas(state, turn)[candidate.revision])
-    return change(state, ready_replicas=revision.ready, replicas=revision.replicas)
-
-
 _RULES: tuple[Callable[[RolloutState, Turn], RolloutState], ...] = (
     _follow_spec,
+    follow_scale,
     _undo_broken,
     handle_request,
     _settle_stable,
     _start_candidate,
+    follow_scale,
     _undo_broken,
-    _show_pods,
     take_check,
     _pass_stage,
+    show_pods,
 )

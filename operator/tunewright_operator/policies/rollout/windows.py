@@ -10,6 +10,7 @@ from tunewright_operator.observe.times import parse_time
 from tunewright_operator.policies.rollout.faults import find_fault
 from tunewright_operator.policies.rollout.moves import candidate_of, change, move_on, note, undo
 from tunewright_operator.policies.rollout.pods import is_complete
+from tunewright_operator.policies.rollout.scale import is_loading_time
 from tunewright_operator.policies.rollout.sentences import candidate_name, stable_name
 from tunewright_operator.policies.rollout.steps import is_judged
 from tunewright_operator.policies.rollout.types import RolloutState, Turn, Window
@@ -22,7 +23,7 @@ def next_check(state: RolloutState, turn: Turn) -> datetime | None:
     candidate = state.candidate
     if candidate is None or candidate.checked_at is None or candidate.phase not in _PHASES:
         return None
-    if not is_judged(turn.rollout) or turn.revision(candidate.revision) is None:
+    if not is_judged(turn.rollout) or turn.revision(candidate.revision) is None or not turn.world.replicas:
         return None
     shows_nothing = not (candidate.weight or candidate.mirror_weight or turn.rollout.probes)
     if is_held(candidate, turn) and shows_nothing:
@@ -55,9 +56,9 @@ def is_held(candidate: CandidateStatus, turn: Turn) -> bool:
 
 
 def take_check(state: RolloutState, turn: Turn) -> RolloutState:
-    """Count the verdict of a check. While the candidate is held, only a failed one counts."""
+    """Count the verdict of a check. While the candidate is held, or has pods that load, only a failed one counts."""
     check, candidate = turn.check, state.candidate
-    if check is None or candidate is None or check.revision != candidate.revision:
+    if check is None or candidate is None or check.revision != candidate.revision or not turn.world.replicas:
         return state
     if candidate.checked_at is None or check.time <= candidate.checked_at:
         return state  # it was taken already
@@ -65,9 +66,9 @@ def take_check(state: RolloutState, turn: Turn) -> RolloutState:
     if check.verdict is Verdict.FAIL:
         failed = candidate.failed_checks + 1
         return _hold(change(state, failed_checks=failed), turn, check.reason, f"a check failed: {check.message}")
-    if is_held(candidate, turn):
-        return state
     complete = is_complete(turn, candidate)
+    if is_held(candidate, turn) or (not complete and is_loading_time(state, turn)):
+        return state
     if check.verdict is Verdict.INCONCLUSIVE or not complete:
         reason = check.reason if complete else "PodsNotReady"
         inconclusive = candidate.inconclusive_checks + 1
