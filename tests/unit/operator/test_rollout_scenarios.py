@@ -26,6 +26,9 @@ STEPS: dict[str, Any] = {"steps": [20, 50]}
 RANGES = [{"name": "ErrorRate", "thresholdRange": {"max": 1}}, {"name": "TTFTP95", "thresholdRange": {"max": 600}}]
 DIGEST = Problem("guide-v2-x", "DigestMismatch", "model/config.json was changed after export", final=True)
 
+MEMORY = Problem("guide-v1-x", "OutOfMemory", "the node ran out of memory")
+NO_ROOM = Problem("guide-v2-x", "Unschedulable", "no node takes the pod: 1 Insufficient nvidia.com/gpu")
+
 
 def asks_for(version: str | None) -> Happening:
     """The spec asks for another version; None: for one that cannot be served."""
@@ -330,11 +333,49 @@ CASES = {
         says="2 of 2 inconclusive checks; the newest: 1 of 2 pods of guide-v2 are ready",
         end=("v1", "v2"),
     ),
-    "the stable pods died while the candidate loaded: nothing to lose": Case(
+    "a healthy stable pod is moved while the candidate loads: the candidate is judged all the same": Case(
+        STEPS | {"metrics": RANGES},
+        ["0 v1=100", "20 v2=20", "80 v2=50", "140 v2=100"],
+        ["Started NewRevision", "Advanced Ready", "Advanced Passed", "Promoted Passed"],
+        {5: becomes("v1", down=True), 70: becomes("v1", down=False)},
+    ),
+    "the stable pods crash while the candidate loads, and a gate is closed": Case(
+        STEPS | {"manualGates": [20], "metrics": RANGES},
+        ["0 v1=100", "20 v2=20", "300 v2=50", "360 v2=100"],
+        [
+            *("Started NewRevision", "Advanced Ready", "Waiting ManualGate", "Resumed Requested"),
+            *("Advanced Released", "Promoted Passed"),
+        ],
+        {5: becomes("v1", problem=MEMORY), 300: person("resume@v2")},
+    ),
+    "the stable pods crash while the candidate loads, and autoPromote is off": Case(
+        {"strategy": "BlueGreen", "autoPromote": False},
+        ["0 v1=100", "300 v2=100"],
+        ["Started NewRevision", "Waiting AutoPromoteOff", "Promoted Requested"],
+        {5: becomes("v1", problem=MEMORY), 300: person("promote@v2")},
+    ),
+    "crashed stable pods hold the only GPU: they make room for the fix": Case(
+        STEPS | {"progressDeadline": "10m"},
+        ["0 v1=100", "100 v2=100"],
+        ["Started NewRevision", "Held StableStopped", "Promoted StableDown"],
+        {
+            0: becomes("v2", problem=NO_ROOM),
+            50: becomes("v1", problem=MEMORY),
+            100: both(becomes("v1", problem=None, loads=math.inf), becomes("v2", problem=None)),
+        },
+    ),
+    "healthy stable pods hold the only GPU: they keep it": Case(
+        STEPS | {"progressDeadline": "5m"},
+        ["0 v1=100"],
+        ["Started NewRevision", "RolledBack ProgressDeadlineExceeded"],
+        {0: becomes("v2", problem=NO_ROOM), 50: becomes("v1", down=True), 70: becomes("v1", down=False)},
+        end=("v1", "v2"),
+    ),
+    "the stable pods crashed while the candidate loaded: nothing to lose": Case(
         STEPS,
         ["0 v1=100", "20 v2=100"],
         ["Started NewRevision", "Promoted StableDown"],
-        {5: becomes("v1", down=True)},
+        {5: becomes("v1", problem=MEMORY)},
         says="guide-v1 has no ready pod; guide-v2 gets all of the traffic",
     ),
     "the stable pods die later: the candidate is judged by its own limits": Case(
@@ -631,6 +672,19 @@ CASES = {
         {"strategy": "Recreate"},
         ["0 v1=100", "20 v2=100"],
         ["Started NewRevision", "Promoted Ready"],
+    ),
+    "recreate goes on while nobody knows what the spec asks for": Case(
+        {"strategy": "Recreate"},
+        ["0 v1=100", "20 v2=100"],
+        ["Started NewRevision", "Promoted Ready"],
+        {10: asks_for(None)},
+    ),
+    "recreate undoes a withdrawn candidate while nobody knows what the spec asks for": Case(
+        {"strategy": "Recreate"},
+        ["0 v1=100"],
+        ["Started NewRevision", "RolledBack ApprovalRevoked"],
+        {10: both(asks_for(None), revoked("v2"))},
+        end=("v1", "v2"),
     ),
     "recreate brings the old pods back when the new ones fail": Case(
         {"strategy": "Recreate"},

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from datetime import datetime
 
-from tunewright_api.rollout_status import DecisionType, RolloutDecision
+from tunewright_api.rollout_status import DecisionType, Phase, RolloutDecision
 from tunewright_operator.observe.times import parse_time
 from tunewright_operator.policies.rollout.types import RolloutState
 
 LENGTH = 10
 SCALED_TO_ZERO, SCALED_UP = "ScaledToZero", "ScaledUp"
+STABLE_STOPPED = "StableStopped"
 _LEAVING = {DecisionType.PROMOTED, DecisionType.ROLLED_BACK, DecisionType.ABORTED, DecisionType.REPLACED}
 _ASKING = {DecisionType.STARTED, DecisionType.ADVANCED, DecisionType.RESUMED}
 
@@ -40,3 +41,13 @@ def last_asked(state: RolloutState) -> datetime | None:
     asking = [entry.time for entry in own if entry.decision in _ASKING or entry.reason == SCALED_UP]
     oldest = [entry.time for entry in own[-1:]] if len(state.history) == LENGTH else []
     return parse_time(next(iter([*asking, *oldest]), state.candidate.started_at))
+
+
+def is_stable_stopped(state: RolloutState) -> bool:
+    """Whether the broken pods of the stable revision were stopped for this candidate, which still starts."""
+    candidate = state.candidate
+    if candidate is None or candidate.phase is not Phase.STARTING:
+        return False
+    since = parse_time(candidate.started_at)
+    own = (entry for entry in state.history if entry.revision == candidate.revision and parse_time(entry.time) >= since)
+    return any(entry.reason == STABLE_STOPPED for entry in own)

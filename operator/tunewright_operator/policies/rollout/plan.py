@@ -11,11 +11,12 @@ from functools import reduce
 from tunewright_api.rollout import Rollout, Strategy
 from tunewright_api.rollout_status import Analysis, CandidateStatus, DecisionType, Phase, Verdict
 from tunewright_operator.policies.rollout.faults import APPROVAL_REVOKED, find_fault
+from tunewright_operator.policies.rollout.history import is_stable_stopped
 from tunewright_operator.policies.rollout.moves import change, drop, move_on, promote, start, undo
 from tunewright_operator.policies.rollout.outcome import plan_removal, plan_requeue, plan_split
-from tunewright_operator.policies.rollout.pods import is_complete, plan_replicas
+from tunewright_operator.policies.rollout.pods import is_broken, is_complete, plan_replicas
 from tunewright_operator.policies.rollout.requests import handle_request
-from tunewright_operator.policies.rollout.scale import follow_scale, show_pods
+from tunewright_operator.policies.rollout.scale import follow_scale, make_room, show_pods
 from tunewright_operator.policies.rollout.sentences import candidate_name, stable_name
 from tunewright_operator.policies.rollout.steps import is_judged, wait_reason
 from tunewright_operator.policies.rollout.types import RolloutPlan, RolloutState, Turn, Window, World
@@ -98,7 +99,9 @@ def _is_rejected(state: RolloutState, revision: str) -> bool:
 def _pass_stage(state: RolloutState, turn: Turn) -> RolloutState:
     """Go on where no check has to come first."""
     candidate, rollout = state.candidate, turn.rollout
-    if candidate is None or candidate.paused or turn.target is None or not turn.world.replicas:
+    if candidate is None or candidate.paused or not turn.world.replicas:
+        return state
+    if turn.target is None and not _replaces_the_stable(candidate, turn):
         return state
     waiting = candidate.phase is Phase.WAITING
     if waiting and wait_reason(rollout, candidate):
@@ -119,11 +122,21 @@ def _pass_stage(state: RolloutState, turn: Turn) -> RolloutState:
 
 
 def _nothing_to_lose(candidate: CandidateStatus, state: RolloutState, turn: Turn) -> bool:
-    """Nobody answers when the candidate is ready, so there is nothing to compare with either. Later on a stable pod
-    that is away for a moment must not end the checks."""
-    if turn.rollout.strategy is Strategy.RECREATE or turn.ready(state.stable):
+    """The stable revision is broken, so that nobody answers when the candidate is ready. A healthy pod that is away for
+    a moment must not end the checks, nor may a gate, a person's promotion or a failed check be jumped over."""
+    rollout = turn.rollout
+    if rollout.strategy is Strategy.RECREATE or candidate.phase is not Phase.STARTING or turn.ready(state.stable):
         return False
-    return candidate.phase is Phase.STARTING
+    held = not rollout.auto_promote or set(rollout.manual_gates or ()) - set(candidate.opened_gates)
+    if held or (state.analysis is not None and state.analysis.verdict is Verdict.FAIL):
+        return False
+    return is_stable_stopped(state) or is_broken(turn, state.stable)
+
+
+def _replaces_the_stable(candidate: CandidateStatus, turn: Turn) -> bool:
+    """Whether the old pods are gone already: whoever stops here, because nobody knows what the spec asks for, leaves
+    nobody who answers."""
+    return turn.rollout.strategy is Strategy.RECREATE and candidate.phase is Phase.STARTING
 
 
 def _must_pass_first(candidate: CandidateStatus, state: RolloutState, turn: Turn) -> bool:
@@ -151,6 +164,7 @@ _RULES: tuple[Callable[[RolloutState, Turn], RolloutState], ...] = (
     _start_candidate,
     follow_scale,
     _undo_broken,
+    make_room,
     take_check,
     _pass_stage,
     show_pods,

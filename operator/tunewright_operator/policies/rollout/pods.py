@@ -4,8 +4,11 @@ from collections.abc import Mapping
 
 from tunewright_api.rollout import Strategy
 from tunewright_api.rollout_status import CandidateStatus, Phase
+from tunewright_operator.policies.rollout.history import is_stable_stopped
 from tunewright_operator.policies.rollout.steps import candidate_pods
 from tunewright_operator.policies.rollout.types import RolloutState, Turn
+
+UNSCHEDULABLE = "Unschedulable"
 
 
 def is_complete(turn: Turn, candidate: CandidateStatus) -> bool:
@@ -38,7 +41,26 @@ def plan_replicas(state: RolloutState, turn: Turn) -> Mapping[str, int]:
         replicas[state.stable] = 0
         if not (_has_pods(turn, candidate.revision) or _is_gone(turn, state.stable)):
             replicas[candidate.revision] = 0
+    if state.stable and is_stable_stopped(state):
+        replicas[state.stable] = 0
     return replicas
+
+
+def is_broken(turn: Turn, name: str | None) -> bool:
+    """Whether a revision answers nothing because something is wrong with it. Pods that load again after they were
+    moved, or wait for room on a node, are not broken."""
+    revision = turn.revision(name)
+    if revision is None or turn.ready(name):
+        return False
+    if lacks_room(turn, revision.name):
+        return False
+    return revision.stuck or revision.problem is not None or revision.failure is not None
+
+
+def lacks_room(turn: Turn, name: str) -> bool:
+    """Whether no node takes a pod of the revision."""
+    revision = turn.revision(name)
+    return revision is not None and revision.problem is not None and revision.problem.reason == UNSCHEDULABLE
 
 
 def _takes_the_old_pods(turn: Turn, candidate: CandidateStatus) -> bool:

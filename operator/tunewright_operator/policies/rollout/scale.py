@@ -4,10 +4,16 @@ from datetime import timedelta
 
 from tunewright_api.base import seconds
 from tunewright_api.rollout_status import DecisionType, Phase
-from tunewright_operator.policies.rollout.history import SCALED_TO_ZERO, SCALED_UP, last_asked
+from tunewright_operator.policies.rollout.history import (
+    SCALED_TO_ZERO,
+    SCALED_UP,
+    STABLE_STOPPED,
+    is_stable_stopped,
+    last_asked,
+)
 from tunewright_operator.policies.rollout.moves import candidate_of, change, note
-from tunewright_operator.policies.rollout.pods import is_complete, plan_replicas
-from tunewright_operator.policies.rollout.sentences import candidate_name, pods_ready
+from tunewright_operator.policies.rollout.pods import is_broken, is_complete, lacks_room, plan_replicas
+from tunewright_operator.policies.rollout.sentences import candidate_name, pods_ready, stable_name
 from tunewright_operator.policies.rollout.types import RolloutState, Turn
 
 
@@ -30,6 +36,18 @@ def follow_scale(state: RolloutState, turn: Turn) -> RolloutState:
     if was_loading and is_complete(turn, candidate) and is_loading_time(state, turn):
         return change(state, checked_at=turn.time)
     return state
+
+
+def make_room(state: RolloutState, turn: Turn) -> RolloutState:
+    """A stable revision that is broken keeps no GPU from the candidate that mends it: there is nothing to lose."""
+    candidate = state.candidate
+    if candidate is None or candidate.phase is not Phase.STARTING or not turn.world.replicas:
+        return state
+    if is_stable_stopped(state) or not (lacks_room(turn, candidate.revision) and is_broken(turn, state.stable)):
+        return state
+    name, stable = candidate_name(state, turn), stable_name(state, turn)
+    message = f"no node takes the pods of {name}: {stable}, of which 0 pods are ready, stops to make room"
+    return note(state, turn, DecisionType.HELD, STABLE_STOPPED, message)
 
 
 def show_pods(state: RolloutState, turn: Turn) -> RolloutState:
