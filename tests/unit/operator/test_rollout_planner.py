@@ -55,8 +55,12 @@ def pods(name: str, ready: int = 1, replicas: int = 1, **fields: Any) -> Revisio
 
 def world(*revisions: RevisionState, **fields: Any) -> World:
     """A world in which the spec asks for b, through Istio."""
-    defaults: dict[str, Any] = {"target": Revision("guide-v2", "b"), "provider": TrafficProvider.ISTIO}
-    return World(now=NOW, revisions={one.name: one for one in revisions}, **defaults | fields)
+    defaults: dict[str, Any] = {
+        "now": NOW,
+        "target": Revision("guide-v2", "b"),
+        "provider": TrafficProvider.ISTIO,
+    }
+    return World(revisions={one.name: one for one in revisions}, **defaults | fields)
 
 
 def on_its_way(**fields: Any) -> CandidateStatus:
@@ -309,7 +313,20 @@ REQUESTS = {
     "promote while only a share of the pods exists": Asked(
         "promote@b",
         "Refused",
-        "1 of 4 pods of guide-v2 are ready: promote it once all are, or abort it",
+        "guide-v2 has 1 of 4 pods at 10 %, and without a traffic provider it gets the others at its last step (50 %): "
+        "promote it there, or abort it",
+        RolloutState("a", on_its_way(weight=10)),
+        seen=(pods("a", 4, 4), pods("b", 1, 1)),
+        provider=TrafficProvider.NONE,
+        replicas=4,
+    ),
+    "promote at a gate while only a share of the pods exists": Asked(
+        "promote@b",
+        "Refused",
+        "guide-v2 has 1 of 4 pods at 20 %, and without a traffic provider it gets the others at its last step (50 %): "
+        "open the gate with resume@b",
+        RolloutState("a", on_its_way(phase=Phase.WAITING)),
+        rollout(steps=[20, 50], manualGates=[20]),
         seen=(pods("a", 4, 4), pods("b", 1, 1)),
         provider=TrafficProvider.NONE,
         replicas=4,
@@ -416,6 +433,27 @@ def test_what_is_tried_again_and_is_still_broken_goes_in_the_same_turn() -> None
     state = plan_rollout(REJECTED, rollout(), seen).state
     assert (state.candidate, state.rejected and state.rejected.reason) == (None, "CrashLoop")
     assert plan_rollout(state, rollout(), seen).state == state
+
+
+@pytest.mark.parametrize(
+    ("target", "rejected"),
+    [
+        (Revision("guide-v2", "b", "asked"), True),
+        (Revision("guide-v2", "c", "asked"), True),
+        (Revision("guide-v2", "c", "other"), False),
+        (Revision("guide-v2", "b"), True),
+        (Revision("guide-v2", "c"), False),
+    ],
+    ids=["the same", "another image", "another spec", "no fingerprint, the same name", "no fingerprint, another name"],
+)
+def test_a_new_server_image_does_not_try_a_rejected_spec_again(target: Revision, rejected: bool) -> None:
+    first = world(pods("a"), pods("b", 0, restarts=3), target=Revision("guide-v2", "b", "asked"))
+    state = plan_rollout(RolloutState("a", on_its_way()), rollout(), first).state
+    assert state.rejected is not None
+    assert state.rejected.fingerprint == "asked"
+    later = world(pods("a"), target=target, now=NOW + timedelta(seconds=60))
+    state = plan_rollout(state, rollout(), later).state
+    assert (state.rejected is not None, state.candidate is None) == (rejected, rejected)
 
 
 # --- history ----------------------------------------------------------------------------------

@@ -667,6 +667,21 @@ CASES = {
         {0: becomes("v2", answer="Lyon"), 200: revoked("v1")},
         end=(None, "v2"),
     ),
+    "the new stable approval is taken back while the old pods still live: they answer again": Case(
+        {"strategy": "BlueGreen"},
+        ["0 v1=100", "20 v2=100", "22 v1=100"],
+        ["Started NewRevision", "Promoted Ready", "Promoted FellBack"],
+        {22: revoked("v2")},
+        says="guide-v2 lost its approval; guide-v1, which still lives, gets all of the traffic",
+        end=("v1", None),
+    ),
+    "the stable approval is taken back after a rollback: what was undone does not answer, though it lives": Case(
+        {"strategy": "BlueGreen", "probes": PROBES},
+        ["0 v1=100", "82 "],
+        ["Started NewRevision", "Advanced Ready", "RolledBack WrongAnswers"],
+        {0: becomes("v2", answer="Lyon"), 82: both(revoked("v1"), asks_for(None))},
+        end=(None, "v2"),
+    ),
     # --- Recreate, None, scale
     "recreate stops the old pods first": Case(
         {"strategy": "Recreate"},

@@ -95,10 +95,27 @@ def undo(state: RolloutState, turn: Turn, decision: DecisionType, reason: str, m
     """All traffic goes back, and the revision is remembered so that it is not tried again."""
     candidate = candidate_of(state)
     state = _note(state, turn, candidate, 0, decision=decision, reason=reason, message=message)
+    target = turn.world.target
+    asked = target.fingerprint if target and target.name == candidate.revision else ""
     rejected = RejectedRevision(
-        revision=candidate.revision, version=candidate.version, reason=reason, message=cut(message), time=turn.time
+        revision=candidate.revision,
+        version=candidate.version,
+        fingerprint=asked or None,
+        reason=reason,
+        message=cut(message),
+        time=turn.time,
     )
     return replace(state, candidate=None, rejected=rejected)
+
+
+def is_rejected(state: RolloutState, target: Revision) -> bool:
+    """Whether this was rolled back. The same with another server image was too: an upgrade mends no model."""
+    rejected = state.rejected
+    if rejected is None:
+        return False
+    if rejected.fingerprint and target.fingerprint:
+        return rejected.fingerprint == target.fingerprint
+    return rejected.revision == target.name
 
 
 def drop(state: RolloutState, turn: Turn, reason: str, message: str) -> RolloutState:

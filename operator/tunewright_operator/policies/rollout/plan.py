@@ -10,9 +10,10 @@ from functools import reduce
 
 from tunewright_api.rollout import Rollout, Strategy
 from tunewright_api.rollout_status import Analysis, CandidateStatus, DecisionType, Phase, Verdict
+from tunewright_operator.policies.rollout.fallback import fall_back
 from tunewright_operator.policies.rollout.faults import APPROVAL_REVOKED, find_fault
 from tunewright_operator.policies.rollout.history import is_stable_stopped
-from tunewright_operator.policies.rollout.moves import change, drop, move_on, promote, start, undo
+from tunewright_operator.policies.rollout.moves import change, drop, is_rejected, move_on, promote, start, undo
 from tunewright_operator.policies.rollout.outcome import plan_removal, plan_requeue, plan_split
 from tunewright_operator.policies.rollout.pods import is_broken, is_complete, plan_replicas
 from tunewright_operator.policies.rollout.requests import handle_request
@@ -51,7 +52,7 @@ def _follow_spec(state: RolloutState, turn: Turn) -> RolloutState:
     target, rejected, candidate = turn.target, state.rejected, state.candidate
     if target is None:
         return state
-    if rejected and (rejected.revision != target.name or rejected.reason == APPROVAL_REVOKED):
+    if rejected and (not is_rejected(state, target) or rejected.reason == APPROVAL_REVOKED):
         state = replace(state, rejected=None)
     if candidate is None or candidate.revision == target.name:
         return state
@@ -69,7 +70,8 @@ def _undo_broken(state: RolloutState, turn: Turn) -> RolloutState:
 
 def _settle_stable(state: RolloutState, turn: Turn) -> RolloutState:
     """Somebody must answer. Where the stable revision may not, or is gone, the candidate does, and without one the
-    target, as at the first start: its pods need not be ready, since nobody else's are. A rejected revision never."""
+    target, as at the first start: its pods need not be ready, since nobody else's are. Where that may not either, the
+    newest of the other living ones does. A rejected revision never."""
     stable, target = state.stable, turn.target
     withdrawn = stable in turn.world.withdrawn
     wanted = target is not None and target.name == stable
@@ -80,20 +82,17 @@ def _settle_stable(state: RolloutState, turn: Turn) -> RolloutState:
         why = turn.world.withdrawn_reasons.get(stable or "") or "the stable revision is gone"
         message = f"{why}; {name} answers as soon as one of its pods is ready"
         return promote(state, turn, "StableWithdrawn" if withdrawn else "StableGone", message)
-    if target and not _is_rejected(state, target.name):
+    if target and not is_rejected(state, target):
         return replace(state, stable=target.name)
-    return replace(state, stable=None) if withdrawn else state
+    fallen = fall_back(state, turn) if stable else None
+    return fallen or (replace(state, stable=None) if withdrawn else state)
 
 
 def _start_candidate(state: RolloutState, turn: Turn) -> RolloutState:
     target = turn.target
-    if target is None or state.candidate or state.stable in {None, target.name} or _is_rejected(state, target.name):
+    if target is None or state.candidate or state.stable in {None, target.name} or is_rejected(state, target):
         return state
     return start(state, turn, target)
-
-
-def _is_rejected(state: RolloutState, revision: str) -> bool:
-    return state.rejected is not None and state.rejected.revision == revision
 
 
 def _pass_stage(state: RolloutState, turn: Turn) -> RolloutState:

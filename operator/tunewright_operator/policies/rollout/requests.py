@@ -7,9 +7,15 @@ from dataclasses import replace
 from tunewright_api.rollout import Strategy
 from tunewright_api.rollout_status import DecisionType, HandledRequest, Phase, RequestOutcome, Verdict
 from tunewright_operator.policies.rollout.moves import candidate_of, change, forgive, note, promote, undo
-from tunewright_operator.policies.rollout.pods import can_take_over
+from tunewright_operator.policies.rollout.pods import can_take_over, is_complete
 from tunewright_operator.policies.rollout.sentences import candidate_name, pods_ready, share
-from tunewright_operator.policies.rollout.steps import AUTO_PROMOTE_OFF, MANUAL_GATE, closed_gates, wait_reason
+from tunewright_operator.policies.rollout.steps import (
+    AUTO_PROMOTE_OFF,
+    MANUAL_GATE,
+    closed_gates,
+    wait_reason,
+    weights_of,
+)
 from tunewright_operator.policies.rollout.types import RolloutState, Turn
 
 REQUESTED = "Requested"
@@ -76,6 +82,8 @@ def _expect_candidate(verb: str, revision: str, state: RolloutState, turn: Turn)
 def _promote(state: RolloutState, turn: Turn) -> Answer:
     candidate, name = candidate_of(state), candidate_name(state, turn)
     if not can_take_over(turn, candidate):
+        if is_complete(turn, candidate):
+            raise _RefusedError(_more_pods_later(state, turn))
         ready = pods_ready(turn.ready(candidate.revision), turn.world.replicas, name)
         raise _RefusedError(f"{ready}: promote it once all are, or abort it")
     if state.analysis and state.analysis.verdict is Verdict.FAIL:
@@ -83,6 +91,18 @@ def _promote(state: RolloutState, turn: Turn) -> Answer:
     return promote(
         state, turn, REQUESTED, f"a person promoted {name}, which gets all of the traffic"
     ), f"{name} was promoted"
+
+
+def _more_pods_later(state: RolloutState, turn: Turn) -> str:
+    """Why a candidate that has all the pods of its weight cannot take over, and what can be done."""
+    candidate, name = candidate_of(state), candidate_name(state, turn)
+    at_gate = candidate.phase is Phase.WAITING and wait_reason(turn.rollout, candidate) == MANUAL_GATE
+    advice = f"open the gate with resume@{candidate.revision}" if at_gate else "promote it there, or abort it"
+    pods = f"{turn.ready(candidate.revision)} of {turn.world.replicas} pods"
+    return (
+        f"{name} has {pods} at {candidate.weight} %, and without a traffic provider it gets the others at "
+        f"its last step ({weights_of(turn.rollout)[-1]} %): {advice}"
+    )
 
 
 def _abort(state: RolloutState, turn: Turn) -> Answer:
