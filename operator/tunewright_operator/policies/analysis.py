@@ -51,7 +51,8 @@ def judge(  # noqa: PLR0917 - all that a check sees
     """The whole check. `answers` is None when no probe was asked."""
     measured = bool(checks_of(rollout))
     unknown = _unknown(window, rollout, samples) if measured else None
-    metrics = [_metric(check, window, samples, unknown) for check in checks_of(rollout)]
+    incomparable = _incomparable(window, rollout, samples)
+    metrics = [_metric(check, window, samples, unknown, incomparable) for check in checks_of(rollout)]
     probes = judge_probes(rollout.probes, answers) if rollout.probes else None
     findings = [*_findings(metrics, probes, unknown), *_unready(candidate, window)]
     verdict, decisive = _worst(findings)
@@ -70,10 +71,12 @@ def judge(  # noqa: PLR0917 - all that a check sees
     )
 
 
-def _metric(check: MetricCheck, window: Window, samples: Samples, unknown: _Finding | None) -> MetricAnalysis:
+def _metric(
+    check: MetricCheck, window: Window, samples: Samples, unknown: _Finding | None, incomparable: str
+) -> MetricAnalysis:
     value = samples.values.get((check.name, window.revision))
     stable = samples.values.get((check.name, window.stable)) if window.stable else None
-    judged = judge_metric(check, window, finite(value), finite(stable))
+    judged = judge_metric(check, window, finite(value), finite(stable), incomparable)
     if unknown is None:
         return judged
     return judged.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "message": unknown.message})
@@ -111,6 +114,15 @@ def _unknown(window: Window, rollout: Rollout, samples: Samples) -> _Finding | N
     else:
         counted = "gets no requests to measure before the switch: set rollout.mirror to true"
     return _Finding(Verdict.INCONCLUSIVE, "TooFewRequests", f"{window.name} {counted}")
+
+
+def _incomparable(window: Window, rollout: Rollout, samples: Samples) -> str:
+    """Why the stable revision's values say too little: a percentile of two answers is no limit for anybody."""
+    requests = _requests(samples, window.stable) or 0
+    if window.stable is None or not requests or requests >= rollout.min_requests:
+        return ""
+    few = f"{window.stable_name} got {requests} requests in {window.seconds} s"
+    return f"{few}, and rollout.minRequests of {rollout.min_requests} are needed to compare"
 
 
 def _unready(candidate: RevisionState, window: Window) -> list[_Finding]:

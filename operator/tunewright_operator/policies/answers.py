@@ -13,7 +13,8 @@ _QUOTED = 120
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one probe. `error` says why there is no text, or with a text why there is no judgement."""
+    """What came back for one probe. `error` says why there is no text, or with a text why there is no judgement.
+    That nobody could connect, or that the judge is away, says nothing about the candidate."""
 
     probe: Probe
     text: str | None
@@ -59,11 +60,13 @@ def judge_probes(probes: Probes, answers: Sequence[Answer] | None) -> ProbeAnaly
 
 def _opinion(answer: Answer) -> bool | None:
     if answer.text is None:
-        return None
+        return False if answer.refused else None
     return answer.judged if answer.probe.rubric is not None else is_right(answer.probe, answer.text)
 
 
 def _wrong(answer: Answer) -> str:
+    if answer.text is None:
+        return f"probe {answer.probe.name}: {_why(answer)}"
     expected = answer.probe.exact or answer.probe.regex or answer.probe.rubric or ""
     text = (answer.text or "").strip()
     return f"probe {answer.probe.name} answered {_quote(text)}, expected {_quote(expected)}"

@@ -9,6 +9,8 @@ from tunewright_api.rollout_status import MetricAnalysis, Verdict
 from tunewright_operator.policies.rollout.types import Window
 
 _MORE_IS_BETTER = {RolloutMetric.COMPLETION_RATE}
+# Differences that mean nothing however small the stable's value is: one error of a thousand answers, a tick of a clock.
+_SLACK_PERCENT, _SLACK_MS = 0.1, 5.0
 _PERCENT = {RolloutMetric.ERROR_RATE, RolloutMetric.COMPLETION_RATE}
 
 
@@ -25,11 +27,16 @@ class _Limit:
     origin: str = ""
 
 
-def judge_metric(check: MetricCheck, window: Window, candidate: float | None, stable: float | None) -> MetricAnalysis:
+def judge_metric(
+    check: MetricCheck, window: Window, candidate: float | None, stable: float | None, incomparable: str = ""
+) -> MetricAnalysis:
     """Compare the candidate's value with the tightest limits. `candidate` and `stable` are percent or milliseconds,
-    None without data. Where the window has no stable revision to compare with, only the range of the spec applies."""
-    lowest, highest = _limits(check, window, stable)
-    verdict, message = _verdict(check, window, candidate, stable, lowest=lowest, highest=highest)
+    None without data. `incomparable` says why the stable's value is none to compare with, such as "a had 2 requests":
+    then, and where the window has no stable revision, only the range of the spec applies."""
+    lowest, highest = _limits(check, window, None if incomparable else stable)
+    if stable is None and not incomparable:
+        incomparable = f"{window.stable_name} had no requests to compare with"
+    verdict, message = _verdict(check, window, candidate, incomparable, lowest=lowest, highest=highest)
     limits = ThresholdRange(min=lowest and lowest.bound, max=highest and highest.bound) if lowest or highest else None
     return MetricAnalysis(
         name=check.name, stable=stable, candidate=candidate, threshold_range=limits, verdict=verdict, message=message
@@ -44,11 +51,11 @@ def _limits(check: MetricCheck, window: Window, stable: float | None) -> tuple[_
         high += [_Limit(check.threshold_range.max)] if check.threshold_range.max is not None else []
     if check.tolerance_percent is not None and stable is not None:
         more = check.name in _MORE_IS_BETTER
-        part = check.tolerance_percent / 100
-        bound = round(max(0.0, stable * (1 - part if more else 1 + part)), 3)
-        sign = "-" if more else "+"
-        of = f"{_with_unit(check.name, stable)} of {window.stable_name}"
-        limit = _Limit(bound, f" ({of} {sign} {_number(check.tolerance_percent)} %)")
+        part, slack = stable * check.tolerance_percent / 100, _SLACK_PERCENT if check.name in _PERCENT else _SLACK_MS
+        tolerated = max(part, slack)
+        bound = round(max(0.0, stable - tolerated if more else stable + tolerated), 3)
+        of = f"{_with_unit(check.name, stable)} of {window.stable_name} {'-' if more else '+'}"
+        limit = _Limit(bound, f" ({of} {_tolerance(check, part, slack)})")
         (low if more else high).append(limit)
     return max(low, key=lambda limit: limit.bound, default=None), min(high, key=lambda limit: limit.bound, default=None)
 
@@ -57,7 +64,7 @@ def _verdict(
     check: MetricCheck,
     window: Window,
     candidate: float | None,
-    stable: float | None,
+    incomparable: str,
     *,
     lowest: _Limit | None,
     highest: _Limit | None,
@@ -70,11 +77,19 @@ def _verdict(
         return Verdict.FAIL, f"{value}, limit {_with_unit(name, highest.bound)}{highest.origin}"
     if lowest and candidate < lowest.bound:
         return Verdict.FAIL, f"{value}, at least {_with_unit(name, lowest.bound)} is asked for{lowest.origin}"
-    if check.tolerance_percent is not None and stable is None:
-        if window.stable is None:
-            return Verdict.PASS, f"{value}; there is no stable revision to compare with"
-        return Verdict.INCONCLUSIVE, f"{value}; {window.stable_name} had no requests to compare with"
-    return Verdict.PASS, f"{value}{_within(name, [limit for limit in (lowest, highest) if limit])}"
+    within = f"{value}{_within(name, [limit for limit in (lowest, highest) if limit])}"
+    if check.tolerance_percent is None or not incomparable:
+        return Verdict.PASS, within
+    if window.stable is None:
+        return Verdict.PASS, f"{value}; there is no stable revision to compare with"
+    return (Verdict.PASS if check.threshold_range else Verdict.INCONCLUSIVE), f"{within}; {incomparable}"
+
+
+def _tolerance(check: MetricCheck, part: float, slack: float) -> str:
+    """What is added to the stable's value, as the spec has it; the slack where that is more."""
+    if part >= slack:
+        return f"{_number(check.tolerance_percent or 0)} %"
+    return f"{slack:g} percentage points" if check.name in _PERCENT else f"{slack:g} ms"
 
 
 def _within(name: RolloutMetric, limits: Sequence[_Limit]) -> str:
