@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OBJECTS = 1000
 RUNS = 10
 NAMESPACE = "team"
+API = "/apis/tunewright.io/v1alpha1"
+PLURALS = {"FineTuneJob": "finetunejobs", "ModelVersion": "modelversions", "InferenceService": "inferenceservices"}
 SCREENS = (
     ("--help",),
     ("get",),
@@ -57,8 +59,7 @@ def fill(plane: ControlPlane) -> None:
     """Jobs, versions and services in equal parts, with the statuses that an operator would write."""
     crds = [argument for path in sorted((ROOT / "crds").glob("*.yaml")) for argument in ("-f", str(path))]
     plane.kubectl("apply", "--server-side", *crds)
-    for kind in ("finetunejobs", "modelversions", "inferenceservices"):
-        wait_for(f"{kind} served", lambda kind=kind: plane.exists(f"/apis/tunewright.io/v1alpha1/{kind}"), 30)
+    wait_for("the kinds served", lambda: all(plane.exists(f"{API}/{plural}") for plural in PLURALS.values()), 30)
     plane.kubectl("create", "namespace", NAMESPACE)
     made = [one for number in range(OBJECTS // 3 + 1) for one in chain(number)][:OBJECTS]
     with ThreadPoolExecutor(8) as pool:
@@ -76,8 +77,7 @@ def chain(number: int) -> list[dict[str, Any]]:
 
 def create(plane: ControlPlane, one: dict[str, Any]) -> None:
     """POST the object, then its status."""
-    plural = {"FineTuneJob": "finetunejobs", "ModelVersion": "modelversions"}.get(one["kind"], "inferenceservices")
-    path = f"/apis/tunewright.io/v1alpha1/namespaces/{NAMESPACE}/{plural}"
+    path = f"{API}/namespaces/{NAMESPACE}/{PLURALS[one['kind']]}"
     body = one | {"metadata": {"name": one["metadata"]["name"], "namespace": NAMESPACE}}
     plane.api.create(path, body)
     plane.api.merge(f"{path}/{one['metadata']['name']}/status", {"status": one["status"]})
