@@ -273,6 +273,34 @@ def test_when_time_alone_calls_for_a_decision(
     assert plan_rollout(state, rules, seen).requeue_after == seconds
 
 
+def test_a_clock_that_was_put_back_delays_no_check_and_no_removal() -> None:
+    state = RolloutState("a", on_its_way(started_at=ago(-500), checked_at=ago(-1000)))
+    decided = plan_rollout(state, rollout(), world(pods("a"), pods("b")))
+    assert decided.state.candidate == on_its_way(started_at=ago(0), checked_at=ago(0))
+    assert decided.requeue_after == 60
+    left = RolloutState("a", history=(entry(DecisionType.REPLACED, -1000),))
+    decided = plan_rollout(left, rollout(), world(pods("a"), pods("b"), target=Revision("guide-v1", "a")))
+    assert decided.state.history == (entry(DecisionType.REPLACED, 0),)
+    assert decided.requeue_after == 5
+
+
+@pytest.mark.parametrize(
+    ("rules", "had", "gets"),
+    [
+        (rollout("BlueGreen", mirror=True, mirrorWeight=40, autoPromote=False), 100, 40),
+        (rollout("BlueGreen", mirror=True, autoPromote=False), 0, 100),
+        (rollout("BlueGreen", autoPromote=False), 100, 0),
+        (rollout(mirror=True, mirrorWeight=40, manualGates=[0]), 100, 40),
+        (rollout(mirror=True, manualGates=[0]), 0, 0),
+    ],
+    ids=["fewer copies", "copies begin", "copies end", "fewer for a canary", "a canary gets them behind the gate"],
+)
+def test_a_waiting_candidate_gets_the_copies_that_the_spec_asks_for_now(rules: Rollout, had: int, gets: int) -> None:
+    waiting = on_its_way(weight=0, mirror_weight=had, phase=Phase.WAITING)
+    split = plan_rollout(RolloutState("a", waiting), rules, world(pods("a"), pods("b"))).split
+    assert split == Split("a", "b", 0, gets, ("a", "b"))
+
+
 # --- requests ---------------------------------------------------------------------------------
 
 

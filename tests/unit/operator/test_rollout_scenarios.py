@@ -433,6 +433,16 @@ CASES = {
         ["0 v1=100", "80 v2=20", "140 v2=50", "200 v2=100"],
         ["Started NewRevision", "Advanced Ready", "Advanced Passed", "Advanced Passed", "Promoted Passed"],
     ),
+    "the share of copies changes while blue-green waits, and a check of it fails": Case(
+        {"strategy": "BlueGreen", "mirror": True, "mirrorWeight": 30, "autoPromote": False},
+        ["0 v1=100"],
+        ["Started NewRevision", "Advanced Ready", "Waiting AutoPromoteOff", "RolledBack ErrorRate"],
+        {
+            100: now(rollout=rollout("BlueGreen", mirror=True, mirrorWeight=60, autoPromote=False)),
+            170: measures("v2", RolloutMetric.ERROR_RATE, 7),
+        },
+        end=("v1", "v2"),
+    ),
     "a canary that is bad with copies never answers a user": Case(
         STEPS | {"mirror": True},
         ["0 v1=100"],

@@ -167,11 +167,20 @@ def _counts_passes(state: RolloutState, turn: Turn) -> bool:
     return turn.rollout.strategy is Strategy.BLUE_GREEN and candidate_of(state).step > 0
 
 
+def waiting_copies(state: RolloutState, turn: Turn) -> int:
+    """Percent of the requests that are copied to a candidate that waits: what the spec asks for now. A Canary that has
+    got none so far gets them behind its gate."""
+    candidate = candidate_of(state)
+    begins = turn.rollout.strategy is Strategy.BLUE_GREEN and not candidate.weight
+    return mirror_weight(turn.rollout) if candidate.mirror_weight or begins else 0
+
+
 def _wait(state: RolloutState, turn: Turn, reason: str) -> RolloutState:
     candidate = candidate_of(state)
     if candidate.phase is Phase.WAITING:
         return state
     message = waiting_sentence(candidate_name(state, turn), candidate, reason)
     checked_at = candidate.checked_at or turn.time
-    state = change(state, phase=Phase.WAITING, checked_at=checked_at)
+    copies = waiting_copies(state, turn)
+    state = change(state, phase=Phase.WAITING, checked_at=checked_at, mirror_weight=copies)
     return note(state, turn, DecisionType.WAITING, reason, message)

@@ -13,13 +13,22 @@ from tunewright_api.rollout_status import Analysis, CandidateStatus, DecisionTyp
 from tunewright_operator.policies.rollout.fallback import fall_back
 from tunewright_operator.policies.rollout.faults import APPROVAL_REVOKED, find_fault
 from tunewright_operator.policies.rollout.history import is_stable_stopped
-from tunewright_operator.policies.rollout.moves import change, drop, is_rejected, move_on, promote, start, undo
+from tunewright_operator.policies.rollout.moves import (
+    change,
+    drop,
+    is_rejected,
+    move_on,
+    promote,
+    start,
+    undo,
+    waiting_copies,
+)
 from tunewright_operator.policies.rollout.outcome import plan_removal, plan_requeue, plan_split
 from tunewright_operator.policies.rollout.pods import is_broken, is_complete, plan_replicas
 from tunewright_operator.policies.rollout.requests import handle_request
 from tunewright_operator.policies.rollout.scale import follow_scale, make_room, show_pods
 from tunewright_operator.policies.rollout.sentences import candidate_name, stable_name
-from tunewright_operator.policies.rollout.steps import is_judged, wait_reason
+from tunewright_operator.policies.rollout.steps import is_judged, mirror_weight, wait_reason
 from tunewright_operator.policies.rollout.types import RolloutPlan, RolloutState, Turn, Window, World
 from tunewright_operator.policies.rollout.windows import take_check, window_of
 
@@ -45,6 +54,29 @@ def plan_rollout(state: RolloutState, rollout: Rollout, world: World, check: Ana
 
 def _decide(state: RolloutState, turn: Turn) -> RolloutState:
     return reduce(lambda current, rule: rule(current, turn), _RULES, state)
+
+
+def _heed_clock(state: RolloutState, turn: Turn) -> RolloutState:
+    """A clock that was put back makes times that are yet to come: they are now, so that nothing waits for them."""
+    now, candidate = turn.time, state.candidate
+    if any(entry.time > now for entry in state.history):
+        history = tuple(entry.model_copy(update={"time": min(entry.time, now)}) for entry in state.history)
+        state = replace(state, history=history)
+    if candidate is None or max(candidate.started_at, candidate.checked_at or "") <= now:
+        return state
+    checked_at = candidate.checked_at and min(candidate.checked_at, now)
+    return change(state, started_at=min(candidate.started_at, now), checked_at=checked_at)
+
+
+def _follow_mirror(state: RolloutState, turn: Turn) -> RolloutState:
+    """Another share of copied requests, and with it another window. Copies that end before their check has passed end
+    with the stage."""
+    candidate = state.candidate
+    if candidate is None or candidate.phase not in {Phase.WAITING, Phase.MIRRORING}:
+        return state
+    waits = candidate.phase is Phase.WAITING
+    copies = waiting_copies(state, turn) if waits else mirror_weight(turn.rollout) or candidate.mirror_weight
+    return state if copies == candidate.mirror_weight else change(state, mirror_weight=copies, checked_at=turn.time)
 
 
 def _follow_spec(state: RolloutState, turn: Turn) -> RolloutState:
@@ -155,7 +187,9 @@ def _be_judged(state: RolloutState, candidate: CandidateStatus) -> RolloutState:
 
 
 _RULES: tuple[Callable[[RolloutState, Turn], RolloutState], ...] = (
+    _heed_clock,
     _follow_spec,
+    _follow_mirror,
     follow_scale,
     _undo_broken,
     handle_request,
