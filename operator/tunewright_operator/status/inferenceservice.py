@@ -16,7 +16,7 @@ from tunewright_api.rollout_status import CandidateStatus, Performance, Phase, R
 from tunewright_operator.manifests.server import Revision, service_url
 from tunewright_operator.observe.revisions import RevisionState, Serving
 from tunewright_operator.policies.hints import explain, hint
-from tunewright_operator.policies.rollout import RolloutPlan, RolloutState, describe
+from tunewright_operator.policies.rollout import RolloutPlan, RolloutState, describe, is_rejected
 from tunewright_operator.policies.servable import Refusal
 from tunewright_operator.status.conditions import FALSE, TRUE
 from tunewright_operator.status.declare import State, declare
@@ -93,7 +93,7 @@ def _refused(now: Situation) -> Gap | None:
 
 def _rolled_back(now: Situation) -> Gap | None:
     rejected = now.state.rejected
-    if rejected is None or now.target is None or rejected.revision != now.target.name:
+    if rejected is None or now.target is None or not is_rejected(now.state, now.target):
         return None
     serving = f"; {now.stable.version} serves" if now.stable and now.stable.ready else ""
     message = (

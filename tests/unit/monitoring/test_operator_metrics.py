@@ -91,18 +91,19 @@ def test_a_rollback_leaves_the_rejected_version_and_no_candidate(metrics: Metric
 @pytest.mark.parametrize(
     ("conditions", "want"),
     [
-        ([], 0),
+        ([], None),
         ([condition("Ready", "False")], 0),
         ([condition("Ready", "Unknown")], 0),
         ([condition("Ready"), condition("Degraded")], 1),
     ],
-    ids=["not yet looked at", "not ready", "unknown", "degraded but answering"],
+    ids=["asked to have no pods", "not ready", "unknown", "degraded but answering"],
 )
 def test_ready_is_the_condition(
-    metrics: Metrics, registry: CollectorRegistry, conditions: list[Object], want: float
+    metrics: Metrics, registry: CollectorRegistry, conditions: list[Object], want: float | None
 ) -> None:
     metrics.observe_status(SERVICE, {"conditions": conditions})
-    assert samples(registry) == {f"tunewright_inference_service_ready{{{WHO}}}": want}
+    shown = {} if want is None else {f"tunewright_inference_service_ready{{{WHO}}}": want}
+    assert samples(registry) == shown
 
 
 def test_a_failed_job_says_since_when_and_why(metrics: Metrics, registry: CollectorRegistry) -> None:
