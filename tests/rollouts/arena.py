@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -53,6 +53,7 @@ class Arena:
     record: Record
     directory: Path
     mesh: Mesh | None = None
+    slowdown: Callable[[float, float], float] = lambda since, until: 1.0
     starting: threading.Lock = field(default_factory=threading.Lock)
 
     @property

@@ -14,10 +14,10 @@ from tests.rollouts.stage import Stage
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "scenario(service, alone, group, quiet, prelude): plays beside the others on the InferenceService of this "
-        "name. alone: in a namespace of its own, whose operator it starts itself; group: beginning of its "
-        "namespace's name; quiet: it sends no load; prelude: "
-        "what it does before the mesh is there",
+        "scenario(service, alone, group, quiet, timed, prelude): plays beside the others on the InferenceService of "
+        "this name. alone: in a namespace of its own, whose operator it starts itself; group: beginning of its "
+        "namespace's name; quiet: it sends no load; timed: it measures how long something takes; prelude: what it does "
+        "before the mesh is there",
     )
 
 

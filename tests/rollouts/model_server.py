@@ -178,7 +178,7 @@ class ModelServer:
                 outcome.name = "Broken"
                 assert http.transport
                 http.transport.abort()
-                raise
+                return web.Response()  # which nobody gets
             except (ConnectionError, asyncio.CancelledError):
                 outcome.name = "ClientClosed"
                 self._meters.finished("abort")

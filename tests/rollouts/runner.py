@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.rollouts.arena import Arena, create_namespaces
+from tests.rollouts.slowdown import observing
 from tests.rollouts.stage import Stage
 
 # A few namespaces with a few services each, as teams have them.
 TEAM, TEAMS = "team", 6
-# Some at a time: the machine has to keep up with the load of all of them. Scenarios without load have a pool of
-# their own.
-LOADED, QUIET = 8, 4
+# Some at a time: the machine has to keep up with the load of all of them. Scenarios without load queue apart.
+LOADED, QUIET = 7, 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Script:
     group: str
     alone: bool
     quiet: bool
+    timed: bool
     prelude: Callable[[Stage], None] | None
 
     @classmethod
@@ -48,6 +49,7 @@ class Script:
             group=service if alone else marker.kwargs.get("group", TEAM),
             alone=alone,
             quiet=marker.kwargs.get("quiet", False),
+            timed=marker.kwargs.get("timed", False),
             prelude=marker.kwargs.get("prelude"),
         )
 
@@ -90,8 +92,9 @@ class Runner:
     @contextmanager
     def playing(self) -> Iterator[None]:
         """Play all scenarios; none begins after the block, and none is waited for."""
-        pools = {False: ThreadPoolExecutor(LOADED, "loaded"), True: ThreadPoolExecutor(QUIET, "quiet")}
-        for test, script in self.scripts.items():
+        pools = {False: ThreadPoolExecutor(LOADED), True: ThreadPoolExecutor(QUIET)}
+        # What is timed comes first; then what takes longest, so that nothing is left to wait for at the end.
+        for test, script in sorted(self.scripts.items(), key=lambda item: (not item[1].timed, not item[1].alone)):
             self._results[test] = pools[script.quiet].submit(self._play, test, script)
         try:
             yield
@@ -117,10 +120,10 @@ class Runner:
 @contextmanager
 def running_scenarios(arena: Arena, items: list[pytest.Function]) -> Iterator[Runner]:
     """The shared operator, the mesh, and all scenarios of these tests."""
-    scripts = sorted((Script.of(item) for item in items), key=lambda script: script.alone)
-    runner = Runner(arena, {script.item.nodeid: script for script in scripts})
+    runner = Runner(arena, {item.nodeid: Script.of(item) for item in items})
     with ExitStack() as stack:
         operator = stack.enter_context(arena.operator(*runner.set_up()))
+        arena.slowdown = stack.enter_context(observing(operator.process.pid)).factor
         runner.play_preludes()
         stack.enter_context(arena.meshed())
         stack.enter_context(runner.playing())

@@ -147,7 +147,9 @@ def without_claim(stage: Stage) -> None:
     wait_bound(stage.arena.plane, stage.namespace, "lost")
     artifact = {"uri": "pvc://lost/v1", "digest": DIGEST, "format": "Safetensors", "sizeBytes": 1}
     stage.register("v1", artifact=artifact)
-    stage.arena.plane.api.delete(f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims/lost")
+    claim = f"/api/v1/namespaces/{stage.namespace}/persistentvolumeclaims/lost"
+    stage.arena.plane.api.delete(claim)
+    stage.wait("the claim gone", lambda: not stage.arena.plane.exists(claim))
     refer(stage)
 
 

@@ -11,8 +11,6 @@ from tunewright_api.names import HEADER_REVISION
 
 pytestmark = pytest.mark.timeout(300)
 
-# The promise: from a breach that Prometheus shows to all traffic on the stable revision.
-BOUND = INTERVAL + 2
 PROMOTED = [("Started", 0), ("Advanced", 20), ("Advanced", 50), ("Promoted", 100)]
 UNDONE = [("Started", 0), ("Advanced", 20), ("RolledBack", 0)]
 
@@ -44,33 +42,33 @@ def test_a_good_version_is_promoted_step_by_step_without_a_failed_request(stage:
     stage.wait("the pods of v1 gone", lambda: not stage.pods("v1"))
 
 
-@pytest.mark.scenario("slow-first-token")
+@pytest.mark.scenario("slow-first-token", timed=True)
 def test_a_slow_first_token_is_undone(stage: Stage) -> None:
     undone(stage, {"first_token": 0.6}, "TTFTP95", lambda value: value > 250)
 
 
-@pytest.mark.scenario("slow-tokens")
+@pytest.mark.scenario("slow-tokens", timed=True)
 def test_slow_tokens_are_undone(stage: Stage) -> None:
     undone(stage, {"per_token": 0.15}, "TPOTP95", lambda value: value > 60)
 
 
-@pytest.mark.scenario("some-errors")
+@pytest.mark.scenario("some-errors", timed=True)
 def test_some_errors_are_undone(stage: Stage) -> None:
     undone(stage, {"errors": 0.34}, "ErrorRate", lambda value: value > 1)
 
 
-@pytest.mark.scenario("only-errors")
+@pytest.mark.scenario("only-errors", timed=True)
 def test_nothing_but_errors_is_undone(stage: Stage) -> None:
     """Envoy ejects such a pod after some errors, and then answers in its place: the pod has still shown enough."""
     undone(stage, {"errors": 1.0}, "ErrorRate", lambda value: value > 1)
 
 
-@pytest.mark.scenario("broken-streams")
+@pytest.mark.scenario("broken-streams", timed=True)
 def test_broken_streams_are_undone(stage: Stage) -> None:
     undone(stage, {"broken": 0.34}, "ErrorRate", lambda value: value > 1)
 
 
-@pytest.mark.scenario("cut-answers")
+@pytest.mark.scenario("cut-answers", timed=True)
 def test_answers_that_the_engine_cuts_short_are_undone(stage: Stage) -> None:
     undone(stage, {"aborted": 0.5}, "CompletionRate", lambda value: value < 95)
 
@@ -91,7 +89,7 @@ def undone(stage: Stage, bad: dict[str, float], metric: str, breach: Callable[[f
     assert measured["verdict"] == "Fail"
     assert breach(measured["candidate"])
     assert stage.name("v2") in status["message"]
-    assert stage.undone_after(metric, breach, candidate["revision"]) <= BOUND
+    stage.check_undone_in_time(metric, breach, candidate["revision"])
     stage.wait("all answers from v1", lambda: stage.newest(load, 10) == {stage.name("v1")})
     stage.stop(load)
     assert {answer.version for answer in load.failures()} <= {stage.name("v2"), ""}
@@ -105,7 +103,7 @@ def test_wrong_answers_are_undone(stage: Stage) -> None:
             {"name": "capital", "prompt": "Capital of France?", "regex": "(?i)paris"},
             {"name": "sum", "prompt": "2 + 2?", "exact": "4"},
         ],
-        "timeout": "2s",
+        "timeout": "20s",
     }
     stage.behave("v1", answers={"2 + 2?": "4"})
     stage.behave("v2", answers={"2 + 2?": "5"})
@@ -158,7 +156,7 @@ def test_a_version_that_is_bad_now_and_then_is_undone(stage: Stage) -> None:
     stage.wait("a failed check", lambda: stage.candidate().get("failedChecks") == 1)
     flapping.errors = 0
     first = stage.candidate()["weight"]
-    stage.wait("a good check after it", lambda: stage.candidate()["weight"] > first)
+    stage.wait("a good check after it", lambda: stage.candidate().get("weight", 0) > first)
     flapping.errors = 0.5
     status = stage.rolled_back("ErrorRate")
     assert status["stable"]["version"] == stage.name("v1")

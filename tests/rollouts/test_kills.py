@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.rollouts.laws import shares_of
-from tests.rollouts.stage import Stage
+from tests.rollouts.stage import INTERVAL, Stage
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -33,12 +34,17 @@ def decided(stage: Stage, plural: str, found: Object) -> object:
     return [(status.get(part) or {}).get(key) for part in ("stable", "candidate") for key in ("revision", "weight")]
 
 
+# Longer than an interval: the next check is overdue when the operator is back.
+AWAY_SECONDS = INTERVAL + 1.0
+
+
 class Mortal:
-    """An operator that is killed whenever the weights change, and started again."""
+    """An operator that is killed whenever the weights change, and started again after a while."""
 
     def __init__(self, stage: Stage, look: Look) -> None:
         self._stage, self._look = stage, look
         self._died = threading.Event()
+        self._died_at = 0.0
         self._seen: object = None
         self.kills = 0
         self._running = stage.arena.operator(stage.namespace)
@@ -55,6 +61,7 @@ class Mortal:
         if not first:
             self._operator.process.kill()
             self.kills += 1
+            self._died_at = time.monotonic()
             self._died.set()
 
     def live_until(self, what: str, over: Callable[[], bool]) -> None:
@@ -66,7 +73,11 @@ class Mortal:
         while not over():
             self._stage.wait(what, news)
             if self._died.is_set():
+                self._stage.wait("time to pass", self._is_missed)
                 self.start_again()
+
+    def _is_missed(self) -> bool:
+        return time.monotonic() >= self._died_at + AWAY_SECONDS
 
     def start_again(self) -> None:
         """A new process."""

@@ -9,13 +9,13 @@ import pytest
 from e2e.cluster.rest import ApiError
 from tests.rollouts.behaviour import Behaviour, Ending
 from tests.rollouts.kubelet import Pod
-from tests.rollouts.stage import CANARY, INTERVAL, Stage
+from tests.rollouts.stage import CANARY, Stage
 from tunewright_api.names import ExitCode
 
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.mark.scenario("pods-die")
+@pytest.mark.scenario("pods-die", timed=True)
 def test_a_candidate_without_a_pod_is_undone_at_once(stage: Stage) -> None:
     load = stage.start("v1")
     dying = stage.behave("v2")
@@ -26,8 +26,7 @@ def test_a_candidate_without_a_pod_is_undone_at_once(stage: Stage) -> None:
     begin = stage.clock()
     status = stage.rolled_back("CandidateDown")
     undone = next(weights.time for weights in reversed(stage.weights()) if weights.whole)
-    stage.note(f"pods gone, 100/0 after {undone - begin:.2f} s")
-    assert undone - begin <= INTERVAL + 2
+    stage.check_promise("pods gone", begin, undone)
     assert status["stable"]["version"] == stage.name("v1")
     assert stage.candidate_weights(candidate["revision"]) == [0, 20, 0]
     stage.wait("all answers from v1", lambda: stage.newest(load, 10) == {stage.name("v1")})
@@ -126,7 +125,7 @@ def test_a_manual_gate_waits_for_a_person(stage: Stage) -> None:
     stage.wait("the gate", lambda: stage.candidate().get("phase") == "Waiting")
     assert stage.candidate()["weight"] == 20
     checked = stage.candidate()["checkedAt"]
-    stage.wait("checks that go on", lambda: stage.candidate()["checkedAt"] > checked)
+    stage.wait("checks that go on", lambda: stage.candidate().get("checkedAt", "") > checked)
     assert stage.candidate()["weight"] == 20
     assert "tunewright resume" in stage.status()["message"]
     assert stage.request("resume")["outcome"] == "Done"
@@ -185,7 +184,7 @@ def test_a_paused_rollout_keeps_its_weight_and_is_still_judged(stage: Stage) -> 
     stage.weight(20)
     assert stage.request("pause")["outcome"] == "Done"
     checked = stage.candidate().get("checkedAt", "")
-    stage.wait("checks that go on", lambda: stage.candidate()["checkedAt"] > checked)
+    stage.wait("checks that go on", lambda: stage.candidate().get("checkedAt", "") > checked)
     assert (stage.candidate()["weight"], stage.candidate()["paused"]) == (20, True)
     good.errors = 0.34
     stage.rolled_back("ErrorRate")
