@@ -1,4 +1,7 @@
-"""A test that is marked `scenario` waits for the result of a function that runs already; see `runner`."""
+"""A test that is marked `scenario` waits for the result of a function that runs already; see `runner`.
+
+Run this folder in one process: with pytest-xdist every worker would play all of it.
+"""
 
 from __future__ import annotations
 
