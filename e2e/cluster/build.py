@@ -85,7 +85,12 @@ TARGETS = (
     Target("helm", TOOLS, "helm.sh/helm/v4/cmd/helm"),
     Target("kwok", TOOLS, "sigs.k8s.io/kwok/cmd/kwok"),
     Target("istio-crds.yaml", ISTIO, "istio.io/api", files="kubernetes/customresourcedefinitions.gen.yaml"),
-    Target("gateway-api-crds.yaml", ISTIO, "sigs.k8s.io/gateway-api", files="config/crd/standard/*_[!v]*.yaml"),
+    Target(
+        "gateway-api-crds.yaml",
+        ISTIO,
+        "sigs.k8s.io/gateway-api",
+        files="config/crd/standard/gateway.networking.k8s.io_[!v]*.yaml",
+    ),
     Target("pilot-discovery", ISTIO, "istio.io/istio/pilot/cmd/pilot-discovery"),
     Target("istioctl", ISTIO, "istio.io/istio/istioctl/cmd/istioctl"),
     Target("prometheus", PROMETHEUS, "github.com/prometheus/prometheus/cmd/prometheus"),

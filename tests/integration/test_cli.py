@@ -352,7 +352,7 @@ def test_why_names_the_crash_with_its_event(plane: ControlPlane, cli: Run, capsy
         "reason": "BackOff",
         "message": "Back-off restarting failed container",
         "type": "Warning",
-        "lastTimestamp": make.NOW,
+        "lastTimestamp": "2099-01-01T00:00:00Z",  # newer than what the cluster itself says of the pod
     }
     plane.api.create(f"/api/v1/namespaces/{make.NAMESPACE}/events", event)
     approve(plane, "guide-v2")

@@ -66,7 +66,7 @@ def llama(plane: ControlPlane, kubelet: Kubelet) -> Namespace:
     plane.api.create("/api/v1/persistentvolumes", volume)
     plane.kubectl("apply", "-f", str(EXAMPLE / "storage.yaml"))
     crds = [argument for name in ("istio", "gateway-api") for argument in ("-f", str(binary(f"{name}-crds.yaml")))]
-    plane.kubectl("apply", "--server-side", *crds)
+    plane.kubectl("apply", "--server-side", "--force-conflicts", *crds)
     return Namespace(plane, "llama")
 
 

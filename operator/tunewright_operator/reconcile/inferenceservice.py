@@ -39,8 +39,10 @@ from tunewright_operator.policies.rollout import (
     RolloutState,
     World,
     due_check,
+    is_overdue,
     plan_rollout,
     read_state,
+    restart_clocks,
 )
 from tunewright_operator.policies.servable import (
     Refusal,
@@ -91,7 +93,13 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
     state = read_state(previous, serving.selected)
     world = _observe_world(obj, target, serving, state, versions=versions, now=now)
     rollout = target.spec.rollout if target.spec else Rollout()
-    window = due_check(state, rollout, world) if children.check is None else None
+    decided = plan_rollout(state, rollout, world, children.check)
+    moving = is_overdue(state, now) and serving.revisions.keys() - {state.stable}
+    if moving and decided.state == state:
+        made_up = plan_rollout(restart_clocks(state, now), rollout, world)
+        if _is_late(config, obj, target, made_up, (*children.services, *foreign)):
+            decided = made_up
+    window = due_check(state, rollout, world) if decided.state == state else None
     if window and target.spec:
         # Decided in the next turn, which sees what happened while we measured: an abort, a revocation, a lost pod.
         candidate = serving.revisions[window.revision]
@@ -99,7 +107,6 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
             kube, config, obj, target.spec, children=children, window=window, candidate=candidate, now=now
         )
         return Result(obj["status"], requeue_after=0, check=check)
-    decided = plan_rollout(state, rollout, world, children.check)
 
     seen = Situation(
         namespace=obj["metadata"]["namespace"],
@@ -132,6 +139,18 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         seen = replace(seen, traffic=_traffic_status(target.spec, decided) or previous.traffic)
     status = compute_status(seen, now)
     return Result(status.to_dict(), _requeue(config, seen, decided))
+
+
+def _is_late(
+    config: OperatorConfig, obj: Manifest, target: Target, decided: RolloutPlan, routes: Sequence[Manifest]
+) -> bool:
+    """Whether the traffic is not what was decided: the operator ended, or was refused, in between.
+
+    What is measured then would be the weights of before, and what left has been left by nobody yet.
+    """
+    if target.spec is None or decided.split is None or not target.routable:
+        return False
+    return bool(plan(build_traffic(obj, target.spec, decided.split, config.namespace), routes).apply)
 
 
 async def _lead_away(

@@ -415,3 +415,42 @@ def test_each_decision_is_an_event_once() -> None:
     assert compute_events({"history": [again]}, {"history": [promoted, again]}) == (Event("Normal", "Promoted", "all"),)
     undone = promoted | {"decision": "RolledBack"}
     assert compute_events({"history": [again]}, {"history": [undone, again]}) == (), "the condition Degraded tells it"
+
+
+async def test_a_decision_that_was_carried_out_late_is_judged_from_then_on(canary: World) -> None:
+    """The operator ended between the decision and the route, and was away for longer than an interval."""
+    before = copy.deepcopy(canary.kube.objects)
+    await canary.settle(seconds=10)
+    assert canary.weights() == {"guide-v1": 50, "guide-v2": 50}
+    canary.kube.objects = before
+    canary.checks = 0
+    await canary.settle(seconds=30)
+    assert canary.weights() == {"guide-v1": 50, "guide-v2": 50}
+    assert canary.checks == 0, "there was nothing to see of this weight yet"
+    await canary.settle(seconds=10)
+    assert canary.weights() == {"guide-v2": 100}
+
+
+async def test_what_was_left_late_is_removed_late(canary: World) -> None:
+    await canary.settle(seconds=10)
+    before = copy.deepcopy(canary.kube.objects)
+    await canary.settle(seconds=10)
+    assert canary.weights() == {"guide-v2": 100}
+    canary.kube.objects = before
+    await canary.settle(seconds=30)
+    assert canary.weights() == {"guide-v2": 100}
+    assert len(revisions(canary.kube)) == 2, "a proxy may still send requests to the old pods"
+    (rule,) = canary.kube.of("DestinationRule")
+    assert len(rule["spec"]["subsets"]) == 2
+    await canary.settle(seconds=RETIRE_SECONDS)
+    assert len(revisions(canary.kube)) == 1
+
+
+async def test_a_change_of_the_routes_alone_rewrites_no_history(canary: World) -> None:
+    for _ in range(4):
+        await canary.settle(seconds=10)
+    history = copy.deepcopy(canary.obj["status"]["history"])
+    canary.obj["spec"]["traffic"] = {"provider": "Istio", "timeout": "10m"}
+    await canary.settle(seconds=3600)
+    assert canary.obj["status"]["history"] == history
+    assert canary.kube.of("VirtualService")[0]["spec"]["http"][-1]["timeout"] == "10m"

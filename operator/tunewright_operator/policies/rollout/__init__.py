@@ -4,6 +4,7 @@ window = due_check(state, rollout, world)             # measure it, if there is 
 plan = plan_rollout(state, rollout, world, verdict)   # write plan.state to status, then carry out the rest
 """
 
+from tunewright_operator.policies.rollout.clocks import is_overdue, restart_clocks
 from tunewright_operator.policies.rollout.moves import is_rejected
 from tunewright_operator.policies.rollout.outcome import RETIRE_SECONDS
 from tunewright_operator.policies.rollout.plan import due_check, plan_rollout
@@ -21,8 +22,10 @@ __all__ = [
     "default_metrics",
     "describe",
     "due_check",
+    "is_overdue",
     "is_rejected",
     "plan_rollout",
     "read_state",
+    "restart_clocks",
     "weights_of",
 ]
