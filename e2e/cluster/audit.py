@@ -97,6 +97,9 @@ class AuditLog:
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
-            file.seek(since)
+            # A mark may lie inside of a line that was half written then: it belongs to what came before the mark.
+            file.seek(max(since - 1, 0))
+            if since:
+                file.readline()
             # The last line may be half written: only whole ones count.
             return [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
