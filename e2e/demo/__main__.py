@@ -135,20 +135,20 @@ def canary_demo() -> None:
     if not canary.is_served(kubectl):
         from_dataset_to_answer(clock, kubectl, images)
     mesh = LocalCluster().mesh
-    with clock.step("Put the service behind Istio, and tell the operator where Prometheus is"):
+    with clock.step("Put the service behind Istio"):
         canary.install(kubectl, images)
         canary.watch(kubectl, mesh)
         canary.start_over(kubectl, images["server"])
         canary.move_alias(kubectl, canary.FIRST)
         canary.join_mesh(kubectl, mesh)
         console.print(f"{canary.FIRST} answers at {mesh.gateway_url} as {canary.host()}")
-    with clock.step("Train version 2, which goes on from version 1"):
+    with clock.step("Version 2 goes on from version 1"):
         make_version(kubectl, canary.BETTER)
-    with clock.step("The alias moves to version 2: promoted step by step, while people ask"):
+    with clock.step("Version 2 is promoted, while people ask"):
         roll_out(kubectl, mesh, canary.BETTER, "promoted")
-    with clock.step("Train version 3, for a single step"):
+    with clock.step("Version 3 learns nothing"):
         make_version(kubectl, canary.WORSE)
-    with clock.step("The alias moves to version 3: rolled back by itself, while people ask"):
+    with clock.step("Version 3 is rolled back, while people ask"):
         roll_out(kubectl, mesh, canary.WORSE, "rolled back")
     canary_epilogue(kubectl, mesh, clock)
 
@@ -156,7 +156,8 @@ def canary_demo() -> None:
 def make_version(kubectl: Kubectl, version: str) -> None:
     """Train and approve a version; one of an earlier run is taken as it is."""
     job = canary.train(kubectl, version, lambda name: watch_job(kubectl, name))
-    console.print(view.evaluation_table(job) if job else f"{version} was trained before")
+    base = canary.FIRST if version == canary.BETTER else "base"
+    console.print(view.evaluation_table(job, base) if job else f"{version} was trained before")
     console.print(f"{quickstart.APPROVER} approved {version}: {canary.approve(kubectl, version)[:19]}…")
 
 
@@ -190,7 +191,7 @@ def canary_epilogue(kubectl: Kubectl, mesh: Mesh, clock: Clock) -> None:
     console.print(
         "\nThe cluster is still up. Next:\n"
         f"  export KUBECONFIG={kubectl.kubeconfig}\n"
-        "  pip install '.[cli]'\n"
+        "  pip install '.\\[cli]'\n"
         f"  tunewright get tis/{SERVICE} -n {quickstart.NAMESPACE}\n"
         f"  tunewright why tis/{SERVICE} -n {quickstart.NAMESPACE}\n"
         f"  kubectl -n {quickstart.NAMESPACE} get tis,mv -o wide\n"

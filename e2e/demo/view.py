@@ -62,9 +62,9 @@ def detail(progress: Object) -> str:
     return " · ".join(parts)
 
 
-def evaluation_table(job: Object) -> Table:
-    """Base against tuned model, with gates."""
-    table = Table("metric", "base", "tuned", "gate", "", title="On the held-out questions", title_justify="left")
+def evaluation_table(job: Object, base: str = "base") -> Table:
+    """The model that training began with (`base` is its name here) against the tuned one, with gates."""
+    table = Table("metric", base, "tuned", "gate", "", title="On the held-out questions", title_justify="left")
     for row in job["status"].get("evaluation", []):
         passed = row.get("passed")
         mark = "" if passed is None else "[green]passed[/green]" if passed else "[red]missed[/red]"
