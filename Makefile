@@ -111,6 +111,14 @@ cluster-down: setup ## Stop the throw-away cluster.
 bench-cluster: setup ## Print how fast the throw-away clusters start.
 	@$(RUN) benchmarks.cluster
 
+.PHONY: bench-server
+bench-server: setup tools images model ## Print what Envoy and the server image cost against bare vLLM.
+	@$(RUN) benchmarks.server_overhead
+
+.PHONY: bench-cli
+bench-cli: setup tools ## Print how fast the CLI's screens appear with 1,000 objects.
+	@$(RUN) benchmarks.cli
+
 ##@ Upkeep
 
 .PHONY: format

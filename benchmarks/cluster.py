@@ -16,8 +16,8 @@ from pathlib import Path
 
 from e2e.cluster import build
 from e2e.cluster.apiserver import start_apiserver
-from e2e.cluster.fixtures import step
 from e2e.cluster.local import LocalCluster
+from e2e.cluster.progress import step
 
 RUNS = 5
 

@@ -50,8 +50,8 @@ def _socket(port: int) -> dict[str, Any]:
 
 
 @contextmanager
-def envoy_before(target: int, directory: Path, answers: Callable[[int], bool]) -> Iterator[int]:
-    """The port of an Envoy that passes every request on to `target`; `answers(port)` tells when it does."""
+def envoy_before(target: int, directory: Path, answers: Callable[[int], bool]) -> Iterator[tuple[int, int]]:
+    """Port and process of an Envoy that passes every request on to `target`; `answers(port)` tells when it does."""
     port = free_port()
     bootstrap = directory / "envoy.json"
     bootstrap.write_text(json.dumps(configuration(port, target)))
@@ -60,7 +60,7 @@ def envoy_before(target: int, directory: Path, answers: Callable[[int], bool]) -
         process = subprocess.Popen([*command, "--use-dynamic-base-id"], stdout=log, stderr=log)
     try:
         wait_for("Envoy", lambda: answers(port) or process.poll() is not None, 30)
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         process.wait(10)

@@ -1,9 +1,11 @@
-"""What the server image costs against bare vLLM: `python -m benchmarks.server_overhead [--rounds N] [--clients N]`.
+"""What Envoy and the server image cost against bare vLLM.
 
-Two servers of the same small model on this machine: vLLM alone, and vLLM behind our middleware and supervisor, with the
-same arguments otherwise. They take turns, round by round, so that what else the machine does meets both. Prints tokens
-per second, CPU time per token and the first token's latency of both, ratios and differences, and the cost of the
-middleware alone. CPU time per token is the steadier figure on a machine that is busy with other things.
+Usage: `python -m benchmarks.server_overhead [--rounds N] [--clients N]`
+
+Two servers of the same small model on this machine: vLLM alone, and vLLM with our middleware and supervisor behind an
+Envoy, with the same arguments otherwise. They take turns, round by round, so that what else the machine does meets
+both. Prints tokens per second, CPU time per token and the first token's latency of both, ratios and differences, and
+the cost of the middleware alone. CPU time per token is the steadier figure on a machine that is busy with other things.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 import aiohttp
 from prometheus_client import CollectorRegistry
 
+from benchmarks.envoy import envoy_before
 from e2e.cluster.wait import wait_for
 from e2e.images.model import build_model
 from tests.server.harness import IDENTITY, Server, free_port, write_manifest
@@ -42,10 +45,10 @@ PROMPT = "Once upon a time there was a small town by the sea, and in it"
 
 @dataclass(frozen=True)
 class Target:
-    """A running server: the port of its API, and the process that it started with."""
+    """A running server: the port to ask, and the processes that it started with."""
 
     port: int
-    pid: int
+    pids: tuple[int, ...]
 
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far (proc(5): fields 4, 14 and 15 of stat)."""
@@ -56,7 +59,7 @@ class Target:
                 fields = path.read_text().rpartition(")")[2].split()
                 pid = int(path.parent.name)
                 parents[pid], ticks[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
-        family = {self.pid}
+        family = set(self.pids)
         while more := {pid for pid, parent in parents.items() if parent in family} - family:
             family |= more
         return sum(ticks.get(pid, 0) for pid in family) / os.sysconf("SC_CLK_TCK")
@@ -103,14 +106,14 @@ def report(plain: Series, guarded: Series, clients: int) -> None:
         f"SmolLM2-135M, clients {clients}, {len(plain.tokens_per_second)} rounds of {REQUESTS} requests of {TOKENS} "
         f"tokens each, {os.cpu_count()} cores, load {load:.1f}"
     )
-    for name, series in (("bare vLLM", plain), ("server image", guarded)):
+    for name, series in (("bare vLLM", plain), ("Envoy, image", guarded)):
         print(
             f"{name:13} {statistics.median(series.tokens_per_second):7.1f} tokens/s   "
             f"{statistics.median(series.cpu_per_token) * 1000:6.2f} ms CPU per token   "
             f"first token p50 {series.p(50):6.1f} ms  p99 {series.p(99):6.1f} ms"
         )
     print(
-        f"server image / bare vLLM: tokens/s {ratio(guarded.tokens_per_second, plain.tokens_per_second)}, "
+        f"Envoy and server image / bare vLLM: tokens/s {ratio(guarded.tokens_per_second, plain.tokens_per_second)}, "
         f"CPU per token {ratio(guarded.cpu_per_token, plain.cpu_per_token)}; "
         f"first token p50 {guarded.p(50) - plain.p(50):+.1f} ms, p99 {guarded.p(99) - plain.p(99):+.1f} ms"
     )
@@ -139,7 +142,7 @@ def bare(runtime: Runtime, model: Path, directory: Path) -> Iterator[Target]:
         process = subprocess.Popen([*runtime.engine, *arguments], env=environment, stdout=log, stderr=log)
     try:
         wait_for("bare vLLM", lambda: answers(port) or process.poll() is not None, 300)
-        yield Target(port, process.pid)
+        yield Target(port, (process.pid,))
     finally:
         process.terminate()
         process.wait(30)
@@ -147,7 +150,7 @@ def bare(runtime: Runtime, model: Path, directory: Path) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def ours(runtime: Runtime, model: Path, directory: Path) -> Iterator[Target]:
-    """A server as the image runs it."""
+    """A server as the image runs it, behind an Envoy."""
     server = Server(directory)
     shutil.copytree(model, server.artifact / "model")
     server.overrides["digest"] = write_manifest(server.artifact)
@@ -157,7 +160,8 @@ def ours(runtime: Runtime, model: Path, directory: Path) -> Iterator[Target]:
     try:
         server.wait_ready(300)
         assert server.process is not None
-        yield Target(server.port, server.process.pid)
+        with envoy_before(server.port, directory, answers) as (port, envoy):
+            yield Target(port, (server.process.pid, envoy))
     finally:
         server.stop()
 
