@@ -7,25 +7,13 @@ from typing import Any
 
 from tunewright_api.base import LocalObjectRef
 from tunewright_api.conditions import Condition, ConditionStatus
-from tunewright_api.finetunejob import (
-    BaseModelSource,
-    CheckpointStatus,
-    Dataset,
-    DatasetFormat,
-    DatasetStatus,
-    DeepSpeed,
-    Distributed,
-    FineTuneJobSpec,
-    FineTuneJobStatus,
-    JobProgress,
-    JobStage,
-    LoraMethod,
-    Method,
-    MetricName,
-    MetricResult,
-    Output,
-)
+from tunewright_api.dataset import Dataset, DatasetFormat
+from tunewright_api.distributed import DeepSpeed, Distributed
+from tunewright_api.evaluation import MetricName, MetricResult
+from tunewright_api.finetunejob import BaseModelSource, FineTuneJobSpec, Output
+from tunewright_api.finetunejob_status import CheckpointStatus, DatasetStatus, FineTuneJobStatus, JobProgress, JobStage
 from tunewright_api.inferenceservice import InferenceServiceSpec, InferenceServiceStatus, ServedModel, VersionRef
+from tunewright_api.method import LoraMethod, Method
 from tunewright_api.modelversion import (
     Approval,
     Artifact,

@@ -18,7 +18,6 @@ from tunewright_api.base import (
 )
 from tunewright_api.conditions import Condition
 from tunewright_api.engine import Engine, Sampling
-from tunewright_api.finetunejob import Scheduling
 from tunewright_api.rollout import Rollout
 from tunewright_api.rollout_status import (
     Analysis,
@@ -30,6 +29,7 @@ from tunewright_api.rollout_status import (
     RolloutDecision,
     TrafficStatus,
 )
+from tunewright_api.scheduling import Scheduling
 from tunewright_api.traffic import Traffic
 
 

@@ -18,7 +18,7 @@ from tunewright_api.base import (
     VersionName,
 )
 from tunewright_api.conditions import Condition
-from tunewright_api.finetunejob import MetricResult
+from tunewright_api.evaluation import MetricResult
 from tunewright_api.uris import ModelUri, PvcUri
 
 

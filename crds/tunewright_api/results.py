@@ -9,7 +9,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from tunewright_api.base import Digest, StatusModel
-from tunewright_api.finetunejob import MetricName, Sample
+from tunewright_api.evaluation import MetricName, Sample
 
 MAX_MESSAGE_BYTES = 4096
 

@@ -6,15 +6,12 @@ One file serves every stage of a job. All paths are absolute and inside the cont
 from pydantic import Field
 
 from tunewright_api.base import Digest, Model
-from tunewright_api.finetunejob import (
-    Checkpoint,
-    DatasetFormat,
-    Distributed,
-    Evaluation,
-    Export,
-    Hyperparameters,
-    Method,
-)
+from tunewright_api.dataset import DatasetFormat
+from tunewright_api.distributed import Distributed
+from tunewright_api.evaluation import Evaluation
+from tunewright_api.finetunejob import Checkpoint, Export
+from tunewright_api.hyperparameters import Hyperparameters
+from tunewright_api.method import Method
 from tunewright_api.names import ENV_RENDEZVOUS_ADDRESS, PORT_RENDEZVOUS, PORT_TRAINER
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.support import Job
-from tunewright_api.finetunejob import LoraMethod
+from tunewright_api.method import LoraMethod
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.deepspeed_config import deepspeed_config
 from tunewright_trainer.plan import plan_run

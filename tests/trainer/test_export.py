@@ -11,7 +11,7 @@ import pytest
 
 from tests.trainer.support import CHATML, Job, Pod, make_job
 from tunewright_api.artifact import verify
-from tunewright_api.finetunejob import MetricName
+from tunewright_api.evaluation import MetricName
 from tunewright_api.names import ExitCode
 from tunewright_api.results import ExportResult
 from tunewright_api.trainer_config import TrainerConfig

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.support import Job
-from tunewright_api.finetunejob import DatasetFormat
+from tunewright_api.dataset import DatasetFormat
 from tunewright_api.names import ExitCode
 from tunewright_trainer.data.records import Problem, Record, parse_line, parse_lines, read_records
 from tunewright_trainer.errors import StageError

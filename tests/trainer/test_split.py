@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright_api.finetunejob import Hyperparameters
+from tunewright_api.hyperparameters import Hyperparameters
 from tunewright_trainer.data.split import DataOrder, sample, split, validation_count
 from tunewright_trainer.plan import plan_run
 

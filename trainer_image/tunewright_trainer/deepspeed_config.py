@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tunewright_api.finetunejob import Precision
+from tunewright_api.hyperparameters import Precision
 from tunewright_api.trainer_config import TrainerConfig
 
 # Bytes per all-reduce bucket. DeepSpeed's default of 5e8 elements would take 2 GB of a CPU pod's memory.

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 
-from tunewright_api.finetunejob import MetricName
+from tunewright_api.evaluation import MetricName
 
 MAX_PERPLEXITY = 1e30
 """exp(loss) of a broken model overflows; JSON has no infinity."""

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from tunewright_api.finetunejob import Hyperparameters
+from tunewright_api.hyperparameters import Hyperparameters
 
 DEFAULT_EPOCHS = 3
 

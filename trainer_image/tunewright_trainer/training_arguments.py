@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tunewright_api.finetunejob import LoraMethod, Precision, Scheduler
+from tunewright_api.hyperparameters import Precision, Scheduler
+from tunewright_api.method import LoraMethod
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.plan import RunPlan
 

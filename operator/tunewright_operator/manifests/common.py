@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from tunewright_api.finetunejob import Scheduling
 from tunewright_api.names import API_VERSION, LABEL_KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY, ExitCode
+from tunewright_api.scheduling import Scheduling
 from tunewright_api.uris import claim_mount
 
 Manifest = dict[str, Any]

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tunewright_api.finetunejob import FineTuneJobSpec, MetricResult
+from tunewright_api.evaluation import MetricResult
+from tunewright_api.finetunejob import FineTuneJobSpec
 from tunewright_api.modelversion import (
     Artifact,
     ArtifactFormat,

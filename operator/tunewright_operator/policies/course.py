@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 
-from tunewright_api.finetunejob import FineTuneJobSpec, MetricResult, Restart
+from tunewright_api.evaluation import MetricResult
+from tunewright_api.finetunejob import FineTuneJobSpec
+from tunewright_api.finetunejob_status import Restart
 from tunewright_api.names import Stage
 from tunewright_api.results import StageResult
 from tunewright_operator.observe.jobs import Jobs, JobState, JobView, Orphans

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from tunewright_api.finetunejob import Gate, MetricResult
+from tunewright_api.evaluation import Gate, MetricResult
 from tunewright_api.results import MetricPair
 from tunewright_operator.policies.failure import Failure
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from tunewright_api.finetunejob import Restart, RestartPolicy
+from tunewright_api.finetunejob import RestartPolicy
+from tunewright_api.finetunejob_status import Restart
 from tunewright_operator.observe.times import format_time, parse_optional
 from tunewright_operator.policies.failure import Failure, describe_failure
 from tunewright_operator.policies.loss import Loss

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from tunewright_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, JobStage
+from tunewright_api.finetunejob import FineTuneJobSpec
+from tunewright_api.finetunejob_status import FineTuneJobStatus, JobStage
 from tunewright_api.names import API_VERSION, Stage
 from tunewright_api.results import Progress
 from tunewright_operator.clients.trainer import fetch_progress

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from tunewright_api.base import LocalObjectRef
-from tunewright_api.finetunejob import DatasetStatus, FineTuneJobStatus, JobStage, StageTime
+from tunewright_api.finetunejob_status import DatasetStatus, FineTuneJobStatus, JobStage, StageTime
 from tunewright_api.names import ConditionType, Stage
 from tunewright_api.results import MetricPair, Progress
 from tunewright_operator.observe.times import format_time, parse_time

@@ -1,6 +1,6 @@
 """Progress of a run: figures for programs, and one line for people."""
 
-from tunewright_api.finetunejob import CheckpointStatus, JobProgress
+from tunewright_api.finetunejob_status import CheckpointStatus, JobProgress
 from tunewright_api.results import Progress, TrainResult
 
 

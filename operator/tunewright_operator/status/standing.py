@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from tunewright_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, JobStage
+from tunewright_api.finetunejob import FineTuneJobSpec
+from tunewright_api.finetunejob_status import FineTuneJobStatus, JobStage
 from tunewright_api.names import Stage
 from tunewright_operator.observe.jobs import JobView
 from tunewright_operator.observe.pod_problem import worst_problem

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests import cli_objects as make
-from tunewright_api.finetunejob import FineTuneJobStatus
+from tunewright_api.finetunejob_status import FineTuneJobStatus
 from tunewright_api.inferenceservice import AliasRef, InferenceServiceSpec, ServedModel
 from tunewright_api.modelversion import Decision, ModelVersionStatus
 from tunewright_api.rollout_status import Phase

@@ -7,7 +7,7 @@ import pytest
 from tests import cli_objects as make
 from tests.unit.cli.conftest import NOW, Snapshot
 from tests.unit.cli.test_views import CHAINS, CRASHED, by_alias, failed_job, objects, starting, tampered
-from tunewright_api.finetunejob import FineTuneJobStatus, JobStage
+from tunewright_api.finetunejob_status import FineTuneJobStatus, JobStage
 from tunewright_api.inferenceservice import InferenceServiceSpec, InferenceServiceStatus, ServedModel, VersionRef
 from tunewright_api.modelversion import Decision, ModelVersionStatus
 from tunewright_api.rollout_status import Phase

@@ -8,7 +8,7 @@ from rich.console import Group
 from tests import cli_objects as make
 from tests.unit.cli.conftest import NOW, Snapshot, text_of
 from tests.unit.cli.test_chain import everything
-from tunewright_api.finetunejob import FineTuneJobStatus, JobStage, Restart
+from tunewright_api.finetunejob_status import FineTuneJobStatus, JobStage, Restart
 from tunewright_api.inferenceservice import AliasRef, InferenceServiceSpec, LastFailure, ServedModel
 from tunewright_api.modelversion import Decision, ModelVersionStatus
 from tunewright_api.rollout_status import Phase, Verdict

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright_api.finetunejob import MetricName, Sample
+from tunewright_api.evaluation import MetricName, Sample
 from tunewright_api.results import MAX_MESSAGE_BYTES, EvaluateResult, MetricPair, Outcome, StageResult
 
 samples = st.lists(st.builds(Sample, prompt=st.text(), base=st.text(), tuned=st.text()), max_size=5)

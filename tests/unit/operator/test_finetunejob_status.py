@@ -10,7 +10,7 @@ import pytest
 from tests.kstatus import KStatus, kstatus
 from tests.serving import claim, conditions, version
 from tests.training import CONFIG, NOW, RESULTS, TIME, Cluster, advance, failed_result, job, settle, turn
-from tunewright_api.finetunejob import FineTuneJobStatus
+from tunewright_api.finetunejob_status import FineTuneJobStatus
 from tunewright_api.names import ExitCode, Stage
 from tunewright_api.results import Progress
 from tunewright_operator.kube.errors import Forbidden

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.training import failed_result
-from tunewright_api.finetunejob import Gate, MetricName, RestartPolicy
+from tunewright_api.evaluation import Gate, MetricName
+from tunewright_api.finetunejob import RestartPolicy
 from tunewright_api.names import ExitCode, Stage
 from tunewright_api.results import MetricPair, StageResult
 from tunewright_operator.observe.jobs import JobState, JobView

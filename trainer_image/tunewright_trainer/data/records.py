@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright_api.finetunejob import DatasetFormat
+from tunewright_api.dataset import DatasetFormat
 from tunewright_api.names import ExitCode
 from tunewright_trainer.errors import StageError, classify, not_readable
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright_api.finetunejob import Evaluation, MetricName, Sample
+from tunewright_api.evaluation import Evaluation, MetricName, Sample
 from tunewright_api.results import EvaluateResult, MetricPair
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
