@@ -1,0 +1,77 @@
+"""What every parallelism offers to the loop. The loop knows nothing else of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tunewright_trainer.objectives.objective import Batch, Objective
+
+OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
+"""Named trainable parameters -> optimizer. A strategy calls it once the parameters are what they stay."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step, the same on every rank.
+
+    Attributes:
+        loss: Mean over the units of the global batch, penalty left out.
+        grad_norm: L2 norm of the whole gradient before clipping.
+    """
+
+    loss: float
+    grad_norm: float
+
+
+class Strategy(Protocol):
+    """How the processes of a run share each optimizer step.
+
+    Attributes:
+        data_rank: Position among the processes that read different records.
+        data_size: Number of them; processes that share one copy of the model read the same records.
+    """
+
+    data_rank: int
+    data_size: int
+
+    def wrap(self, model: nn.Module, optimizer: OptimizerFactory) -> None:
+        """Take the model over: place, shard or divide it, and make the optimizer."""
+        ...
+
+    def step(
+        self,
+        micro_batches: Sequence[Batch],
+        objective: Objective,
+        *,
+        units: int,
+        learning_rate: float,
+        max_grad_norm: float,
+    ) -> StepResult:
+        """Forward, backward, clip and update.
+
+        Args:
+            micro_batches: What this process read: gradientAccumulationSteps micro batches.
+            objective: What is minimised.
+            units: Units of the global batch, over all processes: the loss is divided by it.
+            learning_rate: Of this step, before the factors of parameter groups.
+            max_grad_norm: Gradients are clipped to this norm.
+        """
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write this rank's share of weights and optimizer state; all ranks call it with the same directory."""
+        ...
+
+    def load(self, directory: Path) -> None:
+        """Read what `save` wrote, with the same number of processes."""
+        ...
+
+    def gather(self, *, keep: bool, dtype: object | None, whole: bool) -> dict[str, Tensor]:
+        """Tensors by name on the CPU, for ranks with `keep`; all ranks take part. See `weights.gather`."""
+        ...
