@@ -191,7 +191,8 @@ def canary_epilogue(kubectl: Kubectl, mesh: Mesh, clock: Clock) -> None:
     console.print(
         "\nThe cluster is still up. Next:\n"
         f"  export KUBECONFIG={kubectl.kubeconfig}\n"
-        "  pip install '.\\[cli]'\n"
+        "  python3 -m venv ~/.tunewright && ~/.tunewright/bin/pip install --quiet '.\\[cli]'\n"
+        "  export PATH=~/.tunewright/bin:$PATH\n"
         f"  tunewright get tis/{SERVICE} -n {quickstart.NAMESPACE}\n"
         f"  tunewright why tis/{SERVICE} -n {quickstart.NAMESPACE}\n"
         f"  kubectl -n {quickstart.NAMESPACE} get tis,mv -o wide\n"

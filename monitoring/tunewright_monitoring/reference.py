@@ -1,5 +1,6 @@
 """docs/reference/metrics.md: every metric with the code that exports it as the source, every rule and every alert."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry
@@ -104,7 +105,7 @@ def _recording_rows() -> Iterator[Row]:
 
 def _alert_rows() -> Iterator[Row]:
     for alert in ALERTS:
-        hold = "the value" if "$" in alert.hold else alert.hold or "at once"
+        hold = re.sub(r"\$\{(\w+)\}m", r"`\1` minutes", alert.hold) or "at once"
         thresholds = ", ".join(f"`{name}`" for name in sorted(alert.thresholds))
         yield f"[{alert.name}](../runbooks/{alert.name}.md)", alert.severity, hold, thresholds, alert.needs
 
