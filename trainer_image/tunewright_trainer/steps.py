@@ -1,12 +1,12 @@
 """What is known of each optimizer step, and who is told. Pure: no torch.
 
 The loop makes one `StepRecord` per optimizer step, the same on every rank but for the figures of the process itself,
-and hands it to its observers: guards, telemetry, the step log.
+and hands it to its hooks: guards, telemetry, the step log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class StepRecord:
         tokens: Tokens read in this step over all processes, padding left out.
         tokens_per_second: `tokens` over the mean time of the recent steps.
         samples: Records read in this step over all processes.
-        memory_bytes: Most memory that this process held so far: allocated on the GPU, or resident on a CPU.
+        memory_bytes: What this process holds at the end of the step: allocated on the GPU, or resident on a CPU.
+        peak_memory_bytes: The most that it held so far.
         figures: Further numbers, by name: the objective's own, evaluation losses.
     """
 
@@ -43,6 +44,7 @@ class StepRecord:
     tokens_per_second: float
     samples: int
     memory_bytes: int
+    peak_memory_bytes: int
     figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -60,14 +62,34 @@ class StepRecord:
         return asdict(self) | {"figures": dict(self.figures)}
 
 
-class StepObserver(Protocol):
-    """Told of every step, on every rank, in the order of the ranks' own loops."""
+@dataclass
+class Hooks:
+    """Who is told what: plain lists of functions, called in their order on every rank.
 
-    def on_step(self, record: StepRecord) -> None:
-        """A step is over.
+    A function may raise a StageError to end the run. One that looks only at what all ranks share (loss, grad_norm,
+    step) raises on all of them together.
 
-        Raises:
-            StageError: To end the run. An observer that looks only at figures that all ranks share (loss, grad_norm,
-                step) raises on all of them together.
-        """
-        ...
+    Attributes:
+        phase: Told what the process is about to do, and at which step: `batch`, `agree`, `step`, `checkpoint`, `save`.
+        step: Told of every finished step.
+        end: Called once when the loop is left, also after an error: to close files.
+    """
+
+    phase: list[Callable[[str, int], None]] = field(default_factory=list)
+    step: list[Callable[[StepRecord], None]] = field(default_factory=list)
+    end: list[Callable[[], None]] = field(default_factory=list)
+
+    def enter(self, phase: str, step: int) -> None:
+        """Tell what comes next."""
+        for tell in self.phase:
+            tell(phase, step)
+
+    def finish(self, record: StepRecord) -> None:
+        """Tell of a finished step."""
+        for tell in self.step:
+            tell(record)
+
+    def close(self) -> None:
+        """Tell that the loop was left."""
+        for tell in self.end:
+            tell()

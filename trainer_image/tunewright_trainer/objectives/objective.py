@@ -20,12 +20,14 @@ class Batch:
         labels: Shape (rows, length): the token to predict at each position (not shifted), or IGNORED.
         units: What the objective averages over: assistant tokens that are predicted, or pairs.
         tokens: Tokens read, padding left out.
+        samples: Records in it: as many as rows, unless rows are packed.
     """
 
     inputs: dict[str, Any]
     labels: Tensor
     units: int
     tokens: int
+    samples: int
 
 
 class Objective(Protocol):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -31,6 +30,8 @@ class StepResult:
 
 class Strategy(Protocol):
     """How the processes of a run share each optimizer step.
+
+    It is made before the model, because ZeRO-3 makes transformers shard the weights while it loads them.
 
     Attributes:
         data_rank: Position among the processes that read different records.
@@ -64,12 +65,21 @@ class Strategy(Protocol):
         """
         ...
 
-    def save(self, directory: Path) -> None:
-        """Write this rank's share of weights and optimizer state; all ranks call it with the same directory."""
+    def evaluate(self, micro_batches: Sequence[Batch], objective: Objective) -> float:
+        """Sum of the loss over the micro batches of all processes, without gradients; all of them call it."""
         ...
 
-    def load(self, directory: Path) -> None:
-        """Read what `save` wrote, with the same number of processes."""
+    def state(self) -> dict[str, Any]:
+        """This rank's share of trainable weights and optimizer state.
+
+        Nested dictionaries and lists of plain tensors (local shards, no DTensor), numbers, strings and None, so that
+        torch.load reads it with weights_only. The tensors are the live ones: the checkpointer copies them before the
+        next step. What another rank saves already is left out; all ranks call it together.
+        """
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave, with the same number of processes; all ranks call it together."""
         ...
 
     def gather(self, *, keep: bool, dtype: object | None, whole: bool) -> dict[str, Tensor]:
