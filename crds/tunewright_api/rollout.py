@@ -207,8 +207,8 @@ class Rollout(Model):
     metrics: list[MetricCheck] | None = Field(
         default=None,
         max_length=16,
-        description="What is measured at each check. If absent, Canary takes ErrorRate up to 1 percent, CompletionRate "
-        "from 95 percent, and TTFTP95 and TPOTP95 up to 50 percent above the stable revision.",
+        description="What is measured at each check. If absent, Canary takes ErrorRate up to 1 percent and, against "
+        "the stable revision, CompletionRate down to 5 percent below, TTFTP95 and TPOTP95 up to 50 percent above.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     min_requests: int = Field(

@@ -52,7 +52,7 @@ def judge(  # noqa: PLR0917 - all that a check sees
     measured = bool(checks_of(rollout))
     unknown = _unknown(window, rollout, samples) if measured else None
     incomparable = _incomparable(window, rollout, samples)
-    metrics = [_metric(check, window, samples, unknown, incomparable) for check in checks_of(rollout)]
+    metrics = [_metric(check, window, rollout, samples, unknown, incomparable) for check in checks_of(rollout)]
     probes = judge_probes(rollout.probes, answers) if rollout.probes else None
     findings = [*_findings(metrics, probes, unknown), *_unready(candidate, window)]
     verdict, decisive = _worst(findings)
@@ -71,26 +71,51 @@ def judge(  # noqa: PLR0917 - all that a check sees
     )
 
 
-def _metric(
-    check: MetricCheck, window: Window, samples: Samples, unknown: _Finding | None, incomparable: str
+def _metric(  # noqa: PLR0917 - what one figure is judged by
+    check: MetricCheck,
+    window: Window,
+    rollout: Rollout,
+    samples: Samples,
+    unknown: _Finding | None,
+    incomparable: str,
 ) -> MetricAnalysis:
     value = samples.values.get((check.name, window.revision))
     stable = samples.values.get((check.name, window.stable)) if window.stable else None
     judged = judge_metric(check, window, finite(value), finite(stable), incomparable)
     if unknown is None:
         return judged
+    best = _at_best(check.name, finite(value), window, rollout, samples)
+    if judge_metric(check, window, best, finite(stable), incomparable).verdict is Verdict.FAIL:
+        return judged  # whatever the requests that are missing had shown
     return judged.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "message": unknown.message})
 
 
 def _findings(
     metrics: Sequence[MetricAnalysis], probes: ProbeAnalysis | None, unknown: _Finding | None
 ) -> list[_Finding]:
-    """What was found, once each: one reason why no metric can be told stands for all of them."""
-    found = [unknown] if unknown else [_Finding(m.verdict, m.name, m.message) for m in metrics]
+    """What was found, once each: one reason why no metric can be told stands for all of them, but for breaches."""
+    found = [_Finding(m.verdict, m.name, m.message) for m in metrics if not unknown or m.verdict is Verdict.FAIL]
+    found += [unknown] if unknown else []
     if probes:
         reason = WRONG_ANSWERS if probes.verdict is Verdict.FAIL else "NoAnswers"
         found.append(_Finding(probes.verdict, reason, probes.message))
     return found
+
+
+def _at_best(
+    name: RolloutMetric, value: float | None, window: Window, rollout: Rollout, samples: Samples
+) -> float | None:
+    """The share that a window of minRequests would have at best, in percent, had all the missing requests ended well;
+    None for what is no share."""
+    if value is None:
+        return None
+    seen = min((_requests(samples, window.revision) or 0) / rollout.min_requests, 1)
+    match name:
+        case RolloutMetric.ERROR_RATE:
+            return value * seen
+        case RolloutMetric.COMPLETION_RATE:
+            return 100 - (100 - value) * seen
+    return None
 
 
 def _worst(findings: Sequence[_Finding]) -> tuple[Verdict, list[_Finding]]:
@@ -109,11 +134,23 @@ def _unknown(window: Window, rollout: Rollout, samples: Samples) -> _Finding | N
     requests = _requests(samples, window.revision) or 0
     if requests >= rollout.min_requests:
         return None
+    if window.revision in samples.requests and not requests and _expected(window, samples) >= rollout.min_requests:
+        share = f"{window.weight} % of the traffic beside {_requests(samples, window.stable)} of {window.stable_name}"
+        return _Finding(
+            Verdict.FAIL, "Unreachable", f"no request reached {window.name} in {window.seconds} s, which gets {share}"
+        )
     if window.weight or rollout.mirror:
         counted = f"got {requests} requests in {window.seconds} s, and rollout.minRequests is {rollout.min_requests}"
     else:
         counted = "gets no requests to measure before the switch: set rollout.mirror to true"
     return _Finding(Verdict.INCONCLUSIVE, "TooFewRequests", f"{window.name} {counted}")
+
+
+def _expected(window: Window, samples: Samples) -> float:
+    """Requests that the weight gives to the candidate, by what the stable revision got."""
+    if not 0 < window.weight < 100:
+        return 0
+    return (_requests(samples, window.stable) or 0) * window.weight / (100 - window.weight)
 
 
 def _incomparable(window: Window, rollout: Rollout, samples: Samples) -> str:

@@ -11,14 +11,15 @@ REQUESTS = "Requests"
 
 _BY = f"sum by ({METRIC_LABEL_REVISION})"
 _FAILED = 'outcome=~"ServerError|Broken"'
-_COUNTED = 'outcome!="ClientError"'
+_COUNTED = 'outcome!~"ClientError|ClientClosed"'
 _ENDED_WELL = 'finished_reason=~"stop|length"'
 
 
 def build_queries(namespace: str, service: str, window_seconds: int) -> dict[str, str]:
     """PromQL by name: REQUESTS, and every RolloutMetric in percent or milliseconds.
 
-    A ratio or a quantile of nothing is NaN, which is no value. Client errors are left out: they are the client's.
+    A ratio or a quantile of nothing is NaN, which is no value. Left out are client errors, which are the client's, and
+    requests that the client gave up: whether they would have ended well is not known, so they are no evidence of it.
     """
 
     def select(metric: str, *matchers: str) -> str:

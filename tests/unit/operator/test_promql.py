@@ -20,7 +20,8 @@ def test_one_query_for_the_requests_and_one_for_each_metric() -> None:
 
 def test_only_answers_to_clients_of_this_service_are_counted() -> None:
     assert QUERIES[REQUESTS] == (
-        f'sum by (revision) (increase(tunewright_requests_total{{{ME},source="client",outcome!="ClientError"}}[60s]))'
+        f'sum by (revision) (increase(tunewright_requests_total{{{ME},source="client",'
+        'outcome!~"ClientError|ClientClosed"}[60s]))'
     )
 
 
@@ -38,6 +39,7 @@ SERIES = {
     'tunewright_requests_total{source="client",outcome="Completed",revision="b"': "0+9x12",
     'tunewright_requests_total{source="client",outcome="Broken",revision="b"': "0+1x12",
     'tunewright_requests_total{source="client",outcome="ClientError",revision="b"': "0+50x12",
+    'tunewright_requests_total{source="client",outcome="ClientClosed",revision="b"': "0+50x12",
     'tunewright_requests_total{source="probe",outcome="ServerError",revision="b"': "0+50x12",
     'vllm:request_success_total{finished_reason="stop",revision="a"': "0+6x12",
     'vllm:request_success_total{finished_reason="length",revision="a"': "0+2x12",

@@ -176,7 +176,7 @@ CASES = {
         ["0 v1=100", "20 v2=20", "80 v1=100"],
         ["Started NewRevision", "Advanced Ready", "RolledBack CompletionRate"],
         {0: measures("v2", RolloutMetric.COMPLETION_RATE, 90)},
-        says="CompletionRate is 90 %, at least 95 % is asked for",
+        says="CompletionRate is 90 %, at least 94.05 % is asked for (99 % of guide-v1 - 5 %)",
         end=("v1", "v2"),
     ),
     "both revisions are slow together, which is not the candidate's fault": Case(
@@ -341,11 +341,8 @@ CASES = {
     ),
     "the stable pods crash while the candidate loads, and a gate is closed": Case(
         STEPS | {"manualGates": [20], "metrics": RANGES},
-        ["0 v1=100", "20 v2=20", "300 v2=50", "360 v2=100"],
-        [
-            *("Started NewRevision", "Advanced Ready", "Waiting ManualGate", "Resumed Requested"),
-            *("Advanced Released", "Promoted Passed"),
-        ],
+        ["0 v1=100", "20 v2=20", "300 v2=100"],
+        ["Started NewRevision", "Advanced Ready", "Waiting ManualGate", "Resumed Requested", "Promoted StableDown"],
         {5: becomes("v1", problem=MEMORY), 300: person("resume@v2")},
     ),
     "the stable pods crash while the candidate loads, and autoPromote is off": Case(

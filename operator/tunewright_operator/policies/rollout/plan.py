@@ -24,7 +24,7 @@ from tunewright_operator.policies.rollout.moves import (
     waiting_copies,
 )
 from tunewright_operator.policies.rollout.outcome import plan_removal, plan_requeue, plan_split
-from tunewright_operator.policies.rollout.pods import is_broken, is_complete, plan_replicas
+from tunewright_operator.policies.rollout.pods import can_take_over, is_broken, is_complete, plan_replicas
 from tunewright_operator.policies.rollout.requests import handle_request
 from tunewright_operator.policies.rollout.scale import follow_scale, make_room, show_pods
 from tunewright_operator.policies.rollout.sentences import candidate_name, stable_name
@@ -153,10 +153,13 @@ def _pass_stage(state: RolloutState, turn: Turn) -> RolloutState:
 
 
 def _nothing_to_lose(candidate: CandidateStatus, state: RolloutState, turn: Turn) -> bool:
-    """The stable revision is broken, so that nobody answers when the candidate is ready. A healthy pod that is away for
-    a moment must not end the checks, nor may a gate, a person's promotion or a failed check be jumped over."""
+    """The stable revision is broken, so that nobody else answers and there is nothing to compare with. A healthy pod
+    that is away for a moment must not end the checks, nor may a gate, a person's promotion or a failed check be jumped
+    over."""
     rollout = turn.rollout
-    if rollout.strategy is Strategy.RECREATE or candidate.phase is not Phase.STARTING or turn.ready(state.stable):
+    if rollout.strategy is Strategy.RECREATE or turn.ready(state.stable):
+        return False
+    if candidate.phase is not Phase.STARTING and not can_take_over(turn, candidate):
         return False
     held = not rollout.auto_promote or set(rollout.manual_gates or ()) - set(candidate.opened_gates)
     if held or (state.analysis is not None and state.analysis.verdict is Verdict.FAIL):

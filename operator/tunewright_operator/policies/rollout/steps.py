@@ -10,6 +10,7 @@ MANUAL_GATE, AUTO_PROMOTE_OFF = "ManualGate", "AutoPromoteOff"
 _STEP_WEIGHT, _MAX_WEIGHT = 10, 50
 # Percentiles of a few dozen answers of different length differ by a quarter from window to window.
 _TOLERANCE_PERCENT = 50
+_COMPLETION_TOLERANCE_PERCENT = 5
 # A gate at weight w stands before every weight above w, and all traffic is above every weight.
 _ALL_TRAFFIC = 101
 
@@ -20,7 +21,8 @@ def default_metrics(strategy: Strategy) -> list[MetricCheck]:
         return []
     return [
         MetricCheck(name=RolloutMetric.ERROR_RATE, threshold_range=ThresholdRange(max=1)),
-        MetricCheck(name=RolloutMetric.COMPLETION_RATE, threshold_range=ThresholdRange(min=95)),
+        # An answer that a user stops is not complete: only the stable revision tells how many users do.
+        MetricCheck(name=RolloutMetric.COMPLETION_RATE, tolerance_percent=_COMPLETION_TOLERANCE_PERCENT),
         MetricCheck(name=RolloutMetric.TTFT_P95, tolerance_percent=_TOLERANCE_PERCENT),
         MetricCheck(name=RolloutMetric.TPOT_P95, tolerance_percent=_TOLERANCE_PERCENT),
     ]

@@ -62,7 +62,8 @@ def take_check(state: RolloutState, turn: Turn) -> RolloutState:
         return state
     if candidate.checked_at is None or check.time <= candidate.checked_at:
         return state  # it was taken already
-    state = replace(change(state, checked_at=check.time), analysis=check)
+    # The next window begins after the probes of this check: they are requests, too.
+    state = replace(change(state, checked_at=turn.time), analysis=check)
     if check.verdict is Verdict.FAIL:
         failed = candidate.failed_checks + 1
         return _hold(change(state, failed_checks=failed), turn, check.reason, f"a check failed: {check.message}")
