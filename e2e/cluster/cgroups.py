@@ -40,9 +40,10 @@ def processes(name: str) -> set[int]:
     """The processes in our groups."""
     found: set[int] = set()
     for group in groups(name):
-        for path in group.rglob("cgroup.procs"):
+        # os.walk passes over a group that is removed meanwhile; Path.rglob raises.
+        for directory, _, _ in os.walk(group):
             with contextlib.suppress(OSError):
-                found.update(int(line) for line in path.read_text().split())
+                found.update(int(line) for line in Path(directory, "cgroup.procs").read_text().split())
     return found
 
 

@@ -5,8 +5,10 @@ The tests of the full node print how long `up` took; nothing here fails because 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import socket
 import subprocess
 import sys
 import tarfile
@@ -163,6 +165,16 @@ class Namespace:
         self.create(probe_pod(name, "serve", text))
         self.kubectl("expose", f"pod/{name}", "--port=80", "--target-port=8080")
         self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+        service = self.plane.api.get(f"/api/v1/namespaces/{self.name}/services/{name}")
+        address = (service["spec"]["clusterIP"], 80)
+
+        def leads_there() -> bool:
+            """Whether kube-proxy has heard of the pod: until then it refuses connections."""
+            with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
+                return True
+            return False
+
+        wait_for(f"Service {name}", leads_there, 30)
 
     def claim(self, name: str, storage_class: str, size: str) -> None:
         self.create(
