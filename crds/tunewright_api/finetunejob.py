@@ -121,6 +121,15 @@ _IMMUTABLE = (
 )
 
 
+# Processes per pod, as the operator counts them: numProcPerNode, or one per GPU, or one.
+_GPUS = "string(self.resourcesPerNode['nvidia.com/gpu'])"
+_PROCESSES = (
+    "has(self.numProcPerNode) ? self.numProcPerNode : "
+    "has(self.resourcesPerNode) && 'nvidia.com/gpu' in self.resourcesPerNode && "
+    f"{_GPUS}.matches('^[1-9][0-9]{{0,3}}$') ? int({_GPUS}) : 1"
+)
+
+
 class FineTuneJobSpec(Model):
     """What to train. Everything but suspend, activeDeadlineSeconds and ttlSecondsAfterFinished is immutable."""
 
@@ -129,14 +138,26 @@ class FineTuneJobSpec(Model):
     cel: ClassVar = (
         Rule(
             "has(self.distributed) || (self.numNodes == 1 && (!has(self.numProcPerNode) || self.numProcPerNode == 1))",
-            "more than one process needs `distributed: {deepspeed: {zeroStage: 0..3}}`: add it, or set numNodes and "
-            "numProcPerNode to 1",
+            "more than one process needs `distributed`, for example `distributed: {deepspeed: {zeroStage: 0..3}}`: add "
+            "it, or set numNodes and numProcPerNode to 1",
         ),
         whole_gpus("resourcesPerNode"),
         Rule(
             "has(self.distributed) || !has(self.resourcesPerNode) || !('nvidia.com/gpu' in self.resourcesPerNode)"
             " || string(self.resourcesPerNode['nvidia.com/gpu']) in ['0', '1'] || has(self.numProcPerNode)",
-            "several GPUs per node run one process each: add `distributed: {deepspeed: {zeroStage: 0..3}}`",
+            "several GPUs per node run one process each: add `distributed`, for example "
+            "`distributed: {deepspeed: {zeroStage: 0..3}}`",
+        ),
+        Rule(
+            "!has(self.distributed) || !has(self.distributed.pipeline) || "
+            f"(self.numNodes * ({_PROCESSES})) % self.distributed.pipeline.stages == 0",
+            "distributed.pipeline.stages must divide the number of processes, numNodes x numProcPerNode",
+        ),
+        Rule(
+            "!has(self.distributed) || !has(self.distributed.pipeline) || "
+            "self.hyperparameters.gradientAccumulationSteps >= self.distributed.pipeline.stages",
+            "a pipeline needs at least as many micro batches as stages: set hyperparameters.gradientAccumulationSteps "
+            "to distributed.pipeline.stages or more",
         ),
         Rule(
             "!has(self.export) || !has(self.export.merge) || self.export.merge || has(self.method.lora)",

@@ -26,7 +26,7 @@ ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
 
 # A person's request to a rollout: VERB@REVISION[/ID], where ID tells two equal requests apart.
 ANNOTATION_REQUEST = f"{GROUP}/request"
-# "true" on a Secret lets probes.judge have its key API_KEY.
+# "true" on a Secret lets a judge (probes.judge, evaluation.judge) have its key API_KEY.
 LABEL_JUDGE = f"{GROUP}/judge"
 # A mesh sends requests with this header to the revision that it names.
 HEADER_REVISION = "x-tunewright-revision"
@@ -43,11 +43,16 @@ APPROVE_VERB = "approve"
 
 # Where claims and configuration appear inside our containers.
 CLAIM_MOUNT_ROOT = "/mnt/claims"
+# The disk of distributed.deepspeed.nvme in training pods.
+NVME_MOUNT = "/mnt/nvme"
 CONFIG_DIR = "/etc/tunewright"
 CONFIG_FILE = "config.json"
 
 # Host name of rank 0. It follows the attempt, so it is set on the pod and not in the configuration file.
 ENV_RENDEZVOUS_ADDRESS = "TUNEWRIGHT_RENDEZVOUS_ADDRESS"
+
+# Key of evaluation.judge, from its Secret.
+ENV_JUDGE_KEY = "TUNEWRIGHT_JUDGE_KEY"
 
 PORT_TRAINER = 9090
 PORT_RENDEZVOUS = 29500

@@ -19,7 +19,9 @@ COMMON = {
     "steps_per_print": 2**31,
     "zero_allow_untested_optimizer": True,
     "bf16": {"enabled": False},
+    "fp16": {"enabled": False},
 }
+SHARING = ("ddp", "fsdp", "pipeline")
 STAGES: list[tuple[int, str, dict[str, Any]]] = [
     (0, "cpu", {"stage": 0}),
     (
@@ -74,8 +76,52 @@ def test_deepspeed(job: Callable[..., Job], stage: int, device: str, zero: dict[
     assert deepspeed_config(config, device) == {**COMMON, "zero_optimization": zero}
 
 
-def test_no_deepspeed_for_one_process(job: Callable[..., Job]) -> None:
-    assert deepspeed_config(parse(job()), "cpu") is None
+@pytest.mark.parametrize(
+    "distributed", [None, {"ddp": {}}, {"fsdp": {}}, {"pipeline": {"stages": 2}}], ids=["one process", *SHARING]
+)
+def test_no_deepspeed(job: Callable[..., Job], distributed: dict[str, Any] | None) -> None:
+    assert deepspeed_config(parse(job(distributed=distributed)), "cpu") is None
+
+
+def test_deepspeed_that_offloads_to_the_cpu(job: Callable[..., Job]) -> None:
+    offload = {"zeroStage": 2, "offloadOptimizer": "CPU"}
+    assert deepspeed_config(parse(job(distributed={"deepspeed": offload})), "cuda") == {
+        **COMMON,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {**STAGES[2][2], "offload_optimizer": {"device": "cpu", "pin_memory": True}},
+    }
+
+
+def test_deepspeed_that_offloads_to_nvme(job: Callable[..., Job]) -> None:
+    offload = {
+        "zeroStage": 3,
+        "offloadOptimizer": "NVMe",
+        "offloadParameters": "NVMe",
+        "nvme": {"size": "800Gi", "storageClassName": "local-nvme"},
+    }
+    assert deepspeed_config(parse(job(distributed={"deepspeed": offload})), "cuda") == {
+        **COMMON,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {
+            **STAGES[3][2],
+            "offload_optimizer": {
+                "device": "nvme",
+                "pin_memory": True,
+                "nvme_path": "/mnt/nvme",
+                "buffer_count": 4,
+                "pipeline_read": True,
+                "pipeline_write": True,
+            },
+            "offload_param": {"device": "nvme", "pin_memory": True, "nvme_path": "/mnt/nvme"},
+        },
+        "aio": {
+            "block_size": 1_048_576,
+            "queue_depth": 32,
+            "intra_op_parallelism": 1,
+            "single_submit": False,
+            "overlap_events": True,
+        },
+    }
 
 
 def test_training_arguments(job: Callable[..., Job]) -> None:

@@ -1,39 +1,59 @@
-"""spec.distributed -> DeepSpeed's configuration. Pure."""
+"""spec.distributed.deepspeed -> DeepSpeed's configuration. Pure."""
 
 from typing import Any
 
-from tunewright_api.hyperparameters import Precision
+from tunewright_api.distributed import DeepSpeed, Offload
+from tunewright_api.names import NVME_MOUNT
 from tunewright_api.trainer_config import TrainerConfig
 
 # Bytes per all-reduce bucket. DeepSpeed's default of 5e8 elements would take 2 GB of a CPU pod's memory.
 _BUCKET_ELEMENTS = {"cpu": 50_000_000, "cuda": 500_000_000}
 
+_AIO = {
+    "block_size": 1024 * 1024,
+    "queue_depth": 32,
+    "intra_op_parallelism": 1,
+    "single_submit": False,
+    "overlap_events": True,
+}
+"""Asynchronous reads and writes of DeepNVMe: requests of 1 MiB, 32 of them under way, sent and awaited in batches."""
+
 
 def deepspeed_config(config: TrainerConfig, device: str) -> dict[str, Any] | None:
-    """DeepSpeed's JSON for this run; None without spec.distributed.
+    """DeepSpeed's JSON for this run; None where spec.distributed asks for something else.
 
     Args:
         config: The run.
         device: cpu or cuda.
 
-    Optimizer and scheduler are torch's own, made by transformers' Trainer: so that one process and many compute the
-    same, and nothing has to be compiled at start.
+    Optimizer and schedule are the loop's own: so that one process and many compute the same, and nothing has to be
+    compiled at start.
     """
-    if config.distributed is None:
+    if config.distributed is None or config.distributed.deepspeed is None:
         return None
+    deepspeed = config.distributed.deepspeed
     hyperparameters = config.hyperparameters
-    return {
+    precision = hyperparameters.precision.value
+    result: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": hyperparameters.micro_batch_size,
         "gradient_accumulation_steps": hyperparameters.gradient_accumulation_steps,
         "gradient_clipping": hyperparameters.max_grad_norm,
         "steps_per_print": 2**31,
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": hyperparameters.precision is Precision.BF16},
-        "zero_optimization": _zero(config.distributed.deepspeed.zero_stage, device),
+        "bf16": {"enabled": precision == "BF16"},
+        "fp16": {"enabled": precision == "FP16"},
+        "zero_optimization": _zero(deepspeed, device),
     }
+    if deepspeed.offload_optimizer is not Offload.NONE:
+        # The loop makes the optimizer; DeepSpeed would insist on its own one, which is compiled at start.
+        result["zero_force_ds_cpu_optimizer"] = False
+    if deepspeed.offloads_to_nvme:
+        result["aio"] = dict(_AIO)
+    return result
 
 
-def _zero(stage: int, device: str) -> dict[str, Any]:
+def _zero(deepspeed: DeepSpeed, device: str) -> dict[str, Any]:
+    stage = deepspeed.zero_stage
     bucket = _BUCKET_ELEMENTS[device]
     overlap = device == "cuda"  # CPU ops run in order; there is no second stream to overlap with
     zero: dict[str, Any] = {"stage": stage}
@@ -53,4 +73,17 @@ def _zero(stage: int, device: str) -> dict[str, Any]:
             "stage3_max_live_parameters": 1_000_000_000,
             "stage3_gather_16bit_weights_on_model_save": False,
         }
+    if deepspeed.offload_optimizer is not Offload.NONE:
+        zero["offload_optimizer"] = _offload(deepspeed.offload_optimizer, device)
+        if deepspeed.offload_optimizer is Offload.NVME:
+            # Adam's four tensors per parameter (weight, gradient, two moments) at once; the disk works meanwhile.
+            zero["offload_optimizer"] |= {"buffer_count": 4, "pipeline_read": True, "pipeline_write": True}
+    if deepspeed.offload_parameters is not Offload.NONE:
+        zero["offload_param"] = _offload(deepspeed.offload_parameters, device)
     return zero
+
+
+def _offload(target: Offload, device: str) -> dict[str, Any]:
+    # Page-locked memory is what a GPU copies from while it computes; without one there is nothing to lock for.
+    place: dict[str, Any] = {"device": target.value.lower(), "pin_memory": device == "cuda"}
+    return place | ({"nvme_path": NVME_MOUNT} if target is Offload.NVME else {})

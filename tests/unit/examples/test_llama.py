@@ -25,6 +25,7 @@ def test_the_job_is_valid_and_uses_every_gpu_of_both_nodes() -> None:
     assert spec.resources_per_node is not None
     assert spec.resources_per_node["nvidia.com/gpu"] == 8
     assert spec.distributed is not None
+    assert spec.distributed.deepspeed is not None
     assert spec.distributed.deepspeed.zero_stage == 3
 
 
