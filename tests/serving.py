@@ -176,6 +176,8 @@ class FakeKube:
     async def patch(self, manifest: Object, body: Object) -> Object:
         stored = self.objects[manifest["kind"], manifest["metadata"]["name"]]
         stored["spec"] |= body["spec"]
+        for annotation in (body.get("metadata") or {}).get("annotations") or ():
+            stored["metadata"]["annotations"].pop(annotation, None)
         stored["metadata"]["generation"] += 1
         self.writes.append(("patch", manifest["kind"], manifest["metadata"]["name"]))
         return stored

@@ -1,8 +1,8 @@
 """(desired, existing) -> what to apply and what to delete.
 
 A child carries the hash of the manifest it was last applied from. Equal hash means that nothing is written, so a
-settled object costs the apiserver no write; a change by somebody else to a field of ours is theirs to answer for
-until our manifest changes.
+settled object costs the apiserver no write. Where requests go must not depend on that: of what leads them, the stored
+spec is compared, too, and an edit by somebody else is undone. What others add to a spec, as defaults, stays.
 """
 
 import hashlib
@@ -14,6 +14,18 @@ from typing import Any
 from tunewright_api.names import ANNOTATION_SPEC_HASH
 
 Manifest = dict[str, Any]
+
+# Read anew each turn, or watched, and stored as we wrote them: no amount that the apiserver would write otherwise.
+_LEADING = {
+    "Service",
+    "VirtualService",
+    "DestinationRule",
+    "HTTPRoute",
+    "PeerAuthentication",
+    "AuthorizationPolicy",
+}
+# One more entry here selects less.
+_WHOLE = {"selector", "labels"}
 
 
 @dataclass(frozen=True)
@@ -69,10 +81,28 @@ def plan(
             continue
         if child["metadata"].get("deletionTimestamp"):
             continue
-        annotations = child["metadata"].get("annotations") or {}
-        if annotations.get(ANNOTATION_SPEC_HASH) != manifest["metadata"]["annotations"][ANNOTATION_SPEC_HASH]:
+        if not _is_current(child, manifest):
             stale.append({**manifest, "metadata": {**manifest["metadata"], "uid": child["metadata"]["uid"]}})
     return Step(apply=tuple(stale), delete=_not_yet_deleted(prune), withdraw=_not_yet_deleted(withdraw))
+
+
+def _is_current(child: Manifest, manifest: Manifest) -> bool:
+    annotations = child["metadata"].get("annotations") or {}
+    if annotations.get(ANNOTATION_SPEC_HASH) != manifest["metadata"]["annotations"][ANNOTATION_SPEC_HASH]:
+        return False
+    return manifest["kind"] not in _LEADING or _contains(child.get("spec"), manifest["spec"])
+
+
+def _contains(stored: Any, wanted: Any) -> bool:
+    """Whether every value that is wanted is stored. Lists are compared as wholes: each place has a meaning."""
+    if isinstance(wanted, dict) and isinstance(stored, dict):
+        return all(
+            stored.get(name) == value if name in _WHOLE else name in stored and _contains(stored[name], value)
+            for name, value in wanted.items()
+        )
+    if isinstance(wanted, list) and isinstance(stored, list):
+        return len(stored) == len(wanted) and all(map(_contains, stored, wanted))
+    return bool(stored == wanted)
 
 
 def _not_yet_deleted(children: Iterable[Manifest]) -> tuple[Manifest, ...]:

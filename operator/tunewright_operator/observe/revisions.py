@@ -36,7 +36,7 @@ class Serving:
 
     revisions: dict[str, RevisionState]
     selected: str | None  # None as well when it leads to all revisions
-    exposed: bool = False  # the Service is there
+    exposed: bool = False  # the Service is there, and selects pods of this service
 
     def leads_to(self, revision: str) -> bool:
         """Whether requests to the Service may reach this revision."""
@@ -54,11 +54,20 @@ def observe_serving(deployments: Iterable[Manifest], pods: Iterable[Manifest], s
         if not _deleting(deployment)
     ]
     own = [
-        service["spec"].get("selector", {}).get(LABEL_REVISION)
+        service["spec"].get("selector") or {}
         for service in services
         if not _deleting(service) and service["metadata"]["name"] == _label(service, LABEL_NAME)
+        if _selects_own(service)
     ]
-    return Serving({state.name: state for state in states}, next(iter(own), None), exposed=bool(own))
+    selected = own[0].get(LABEL_REVISION) if own else None
+    return Serving({state.name: state for state in states}, selected, exposed=bool(own))
+
+
+def _selects_own(service: Manifest) -> bool:
+    """Whether the selector is still of our making: by the labels of the owner, and maybe a revision."""
+    selector = service["spec"].get("selector") or {}
+    by_owner = {label: value for label, value in selector.items() if label != LABEL_REVISION}
+    return LABEL_NAME in by_owner and by_owner.items() <= service["metadata"]["labels"].items()
 
 
 def _revision(deployment: Manifest, pods: list[Manifest]) -> RevisionState:

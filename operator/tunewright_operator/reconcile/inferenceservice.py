@@ -108,6 +108,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         )
         return Result(obj["status"], requeue_after=0, check=check)
 
+    step = plan_serving(config, obj, target, world=world, decided=decided, children=children, foreign=foreign)
     seen = Situation(
         namespace=obj["metadata"]["namespace"],
         name=obj["metadata"]["name"],
@@ -122,6 +123,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         withdrawn=world.withdrawn,
         traffic=previous.traffic,
         performance=await _performance(children, decided, previous),
+        leads=("Service", obj["metadata"]["name"]) in map(key, step.apply),
     )
     status = compute_status(seen, now)
     if decided.state != state and status.to_dict() != obj["status"]:
@@ -129,9 +131,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         obj["status"] = status.to_dict()
     if decided.remove & world.withdrawn:
         await _lead_away(kube, config, obj, target, decided, routes=(*children.services, *foreign))
-    refused = await execute(
-        kube, plan_serving(config, obj, target, world=world, decided=decided, children=children, foreign=foreign)
-    )
+    refused = await execute(kube, step)
     if refused:
         seen = replace(seen, refused=refused.message, refused_reason=refused.reason or "ApplyRefused")
     elif target.routable:
@@ -316,7 +316,7 @@ def plan_serving(
         ],
         withdraw=withdraw,
     )
-    applied = {key(manifest) for manifest in pods}
+    applied = {key(manifest) for manifest in step.apply}
     scaled = [
         (deployment, body)
         for deployment in children.deployments

@@ -39,6 +39,7 @@ class Situation:
     withdrawn: frozenset[str] = field(default_factory=frozenset)
     traffic: TrafficStatus | None = None
     performance: Performance | None = None
+    leads: bool = False  # this turn writes the Service, which leads to the stable revision then
     refused: str = ""  # what the apiserver said to our children
     refused_reason: str = "ApplyRefused"
 
@@ -64,7 +65,7 @@ class Situation:
         """Whether a completion would come back: a pod is ready, and the Service leads to it once this turn is over."""
         if self.stable is None or not self.stable.ready or not self.serving.exposed:
             return False
-        return not self.refused or self.serving.leads_to(self.stable.name)
+        return self.serving.leads_to(self.stable.name) or (self.leads and not self.refused)
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def _unsettled(now: Situation) -> Gap | None:
 
 
 def _no_service(now: Situation) -> Gap | None:
-    if now.serving.exposed or now.decided.split is None:
+    if now.serving.exposed or now.decided.split is None or now.refusal:
         return None
     return Gap("Starting", f"creating the Service {now.name}")
 

@@ -454,3 +454,72 @@ async def test_a_change_of_the_routes_alone_rewrites_no_history(canary: World) -
     await canary.settle(seconds=3600)
     assert canary.obj["status"]["history"] == history
     assert canary.kube.of("VirtualService")[0]["spec"]["http"][-1]["timeout"] == "10m"
+
+
+# --- what somebody else edits -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("version_name", "wanted"), [("guide-v1", 2), ("guide-v2", 2)])
+async def test_a_deployment_that_somebody_scaled_gets_its_pods_back(
+    monkeypatch: pytest.MonkeyPatch, version_name: str, wanted: int
+) -> None:
+    world = World(monkeypatch, replicas=2)
+    await world.settle()
+    world.move("guide-v2")
+    await world.settle()
+    (deployment,) = [d for d in world.kube.of("Deployment") if d["metadata"]["labels"][LABEL_VERSION] == version_name]
+    for replicas in (5, 0):
+        deployment["spec"]["replicas"] = replicas
+        deployment["metadata"]["generation"] += 1
+        await world.turn()
+        await world.turn()
+        assert [d["spec"]["replicas"] for d in world.kube.of("Deployment")] == [wanted, wanted]
+
+
+async def test_a_service_whose_selector_somebody_edited_is_not_ready_until_it_leads_here_again(canary: World) -> None:
+    service = canary.kube.objects["Service", "guide"]
+    ours = copy.deepcopy(service["spec"])
+    for edited in ({"app": "other"}, {}, ours["selector"] | {"app": "other"}):
+        service = canary.kube.objects["Service", "guide"]
+        service["spec"]["selector"] = edited
+        canary.kube.refuse["Service"] = Forbidden("denied by policy", 403)
+        await canary.turn()
+        assert conditions(canary.obj)["Ready"] == ("False", "ApplyRefused")
+        assert "url" not in canary.obj["status"]
+        canary.kube.refuse.clear()
+        await canary.settle()
+        assert canary.kube.objects["Service", "guide"]["spec"] == ours
+        assert conditions(canary.obj)["Ready"] == ("True", "Serving")
+
+
+async def test_a_service_that_leads_elsewhere_is_not_ready_while_the_spec_cannot_be_read(canary: World) -> None:
+    canary.kube.objects["Service", "guide"]["spec"]["selector"] = {"app": "other"}
+    canary.obj["spec"]["replicas"] = "many"
+    await canary.turn()
+    assert conditions(canary.obj)["Ready"] == ("False", "InvalidSpec")
+    assert "url" not in canary.obj["status"]
+
+
+@pytest.mark.parametrize("kind", ["VirtualService", "DestinationRule", "PeerAuthentication"])
+async def test_a_route_that_somebody_edited_is_written_again(canary: World, kind: str) -> None:
+    (route,) = canary.kube.of(kind)
+    ours = copy.deepcopy(route["spec"])
+    match kind:
+        case "VirtualService":
+            first, second = route["spec"]["http"][-1]["route"]
+            first["weight"], second["weight"] = 0, 100
+        case "DestinationRule":
+            route["spec"]["subsets"].pop()
+        case "PeerAuthentication":
+            del route["spec"]["mtls"]
+    await canary.turn()
+    (route,) = canary.kube.of(kind)
+    assert route["spec"] == ours
+
+
+async def test_what_others_add_to_a_route_stays(canary: World) -> None:
+    for kind in ("VirtualService", "Service"):
+        canary.kube.of(kind)[0]["spec"]["defaulted"] = {"by": "the apiserver"}
+    canary.kube.writes.clear()
+    await canary.settle()
+    assert canary.kube.writes == []
