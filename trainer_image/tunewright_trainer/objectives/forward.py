@@ -26,17 +26,27 @@ class Predictions:
         positions: Shape (kept,): the positions that some row counts.
         targets: Shape (rows, kept): the token that follows each position, or IGNORED.
         logits: Shape (rows, kept, vocabulary), in the dtype of the model's computation.
+        hidden: Shape (rows, kept, hidden size): what the head reads, if it was asked for.
     """
 
     positions: Tensor
     targets: Tensor
     logits: Tensor
+    hidden: Tensor | None = None
 
 
-def predict(model: nn.Module, batch: Batch) -> Predictions:
+def predict(model: nn.Module, batch: Batch, *, hidden: bool = False) -> Predictions:
     """Run the model where the batch has something to predict."""
     positions, targets = counted(batch.labels)
-    return Predictions(positions, targets, logits_at(model, batch.inputs, positions))
+    # transformers keeps the outputs of all layers for this; autograd holds them anyway.
+    wanted = {"output_hidden_states": True} if hidden else {}
+    if skips_positions(model):
+        output = model(**batch.inputs, **wanted, logits_to_keep=positions, use_cache=False)
+        logits = output.logits
+    else:
+        output = model(**batch.inputs, **wanted, use_cache=False)
+        logits = output.logits[:, positions]
+    return Predictions(positions, targets, logits, output.hidden_states[-1][:, positions] if hidden else None)
 
 
 def counted(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,14 +57,6 @@ def counted(labels: Tensor) -> tuple[Tensor, Tensor]:
     if not len(positions):
         positions = positions.new_zeros(1)
     return positions, following[:, positions]
-
-
-def logits_at(model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
-    """Logits of shape (rows, kept, vocabulary); computed nowhere else where the architecture can skip positions."""
-    if _skips(bare(model).__class__.forward):
-        logits: Tensor = model(**inputs, logits_to_keep=positions, use_cache=False).logits
-        return logits
-    return model(**inputs, use_cache=False).logits[:, positions]
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -69,6 +71,11 @@ def bare(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def skips_positions(model: nn.Module) -> bool:
+    """Whether the architecture computes logits only where it is asked to (`logits_to_keep`)."""
+    return _has_logits_to_keep(bare(model).__class__.forward)
+
+
 @cache
-def _skips(forward: Callable[..., Any]) -> bool:
+def _has_logits_to_keep(forward: Callable[..., Any]) -> bool:
     return "logits_to_keep" in inspect.signature(forward).parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ class Batch:
         units: What the objective averages over: assistant tokens that are predicted, or pairs.
         tokens: Tokens read, padding left out.
         samples: Records in it: as many as rows, unless rows are packed.
+        extra: What the objective needs beside the labels, and the model does not read.
     """
 
     inputs: dict[str, Any]
@@ -28,6 +29,7 @@ class Batch:
     units: int
     tokens: int
     samples: int
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Objective(Protocol):

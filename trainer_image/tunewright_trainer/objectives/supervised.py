@@ -1,78 +1,76 @@
-"""Cross entropy on what the assistant wrote."""
+"""Cross entropy on what the assistant wrote, and what a job adds to it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
-import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from tunewright_trainer.objectives.contrastive import contrastive_sum, segments_of
+from tunewright_trainer.objectives.distillation import Distillation
+from tunewright_trainer.objectives.figures import Means
 from tunewright_trainer.objectives.forward import predict
-from tunewright_trainer.objectives.objective import IGNORED, Batch
+from tunewright_trainer.objectives.likelihood import cross_entropy_sum
+from tunewright_trainer.objectives.objective import Batch
 
-CHUNK_ELEMENTS = 1 << 24
-"""Logits that are held in fp32 at a time: 64 MiB."""
+
+class Penalty(Protocol):
+    """A term that depends on the weights alone."""
+
+    def penalty(self) -> Tensor:
+        """An fp32 scalar with a graph."""
+        ...
 
 
 class Supervised:
-    """Sum over the assistant's tokens of -log p(token | everything before it), in nats."""
+    """Sum over the assistant's tokens of -log p(token | everything before it), in nats, and the terms of the job.
+
+    Attributes:
+        distillation: Imitates a teacher.
+        contrastive: (weight, margin) of SimCTG.
+        ewc: Keeps the weights that a reference set needs.
+    """
+
+    def __init__(
+        self,
+        *,
+        distillation: Distillation | None = None,
+        contrastive: tuple[float, float] | None = None,
+        ewc: Penalty | None = None,
+    ) -> None:
+        self.distillation, self.contrastive, self.ewc = distillation, contrastive, ewc
+        self._means = Means()
+        self._penalty: Tensor | None = None
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Sum over the micro batch: an fp32 scalar."""
-        predictions = predict(model, batch)
-        return cross_entropy_sum(predictions.logits, predictions.targets)
-
-    def penalty(self, model: nn.Module) -> Tensor | None:
-        """None."""
-        return None
-
-    def figures(self) -> dict[str, float]:
-        """Nothing beyond the loss."""
-        return {}
-
-
-def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of -log softmax(logits)[target] over the targets that are not IGNORED, computed in fp32.
-
-    Args:
-        logits: Shape (…, vocabulary), any float dtype; never converted to fp32 as a whole.
-        targets: Shape (…), aligned: targets[i] is what logits[i] predict.
-    """
-    loss: Tensor = _CrossEntropySum.apply(logits.flatten(0, -2), targets.flatten())
-    return loss
-
-
-def chunks(logits: Tensor) -> list[slice]:
-    """Ranges of rows of (rows, vocabulary) that fit CHUNK_ELEMENTS."""
-    rows, vocabulary = logits.shape
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
-    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-
-
-class _CrossEntropySum(torch.autograd.Function):  # type: ignore[misc]
-    """Only the logits, in their own dtype, live from forward to backward; autograd would keep an fp32 copy."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        normaliser = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
-        total = torch.zeros((), dtype=torch.float32, device=logits.device)
-        for rows in chunks(logits):
-            part, wanted = logits[rows].float(), targets[rows]
-            normaliser[rows] = part.logsumexp(dim=1)
-            chosen = part.gather(1, wanted.clamp(min=0).unsqueeze(1)).squeeze(1)
-            total += (normaliser[rows] - chosen).masked_fill(wanted == IGNORED, 0).sum()
-        ctx.save_for_backward(logits, targets, normaliser)
+        """Sum over the micro batch: an fp32 scalar. One forward pass serves all terms."""
+        predictions = predict(model, batch, hidden=self.contrastive is not None)
+        cross_entropy = total = cross_entropy_sum(predictions.logits, predictions.targets)
+        terms = {}
+        if self.distillation:
+            terms["divergence"] = self.distillation.divergence_sum(predictions, batch)
+            alpha = self.distillation.alpha
+            total = alpha * terms["divergence"] + (1 - alpha) * cross_entropy
+        if self.contrastive:
+            weight, margin = self.contrastive
+            assert predictions.hidden is not None
+            terms["contrastive"] = contrastive_sum(
+                predictions.hidden, predictions.targets, segments_of(batch, predictions.positions), margin
+            )
+            total = total + weight * terms["contrastive"]
+        if terms:
+            self._means.add(batch.units, crossEntropy=cross_entropy, **terms)
         return total
 
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        logits, targets, normaliser = ctx.saved_tensors
-        gradient = torch.empty_like(logits)
-        for rows in chunks(logits):
-            wanted = targets[rows].unsqueeze(1)
-            part = (logits[rows].float() - normaliser[rows].unsqueeze(1)).exp_()
-            part.scatter_add_(1, wanted.clamp(min=0), torch.full_like(wanted, -1, dtype=part.dtype))
-            gradient[rows] = part.masked_fill_(wanted == IGNORED, 0).mul_(upstream)
-        return gradient, None
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """That of EWC."""
+        if self.ewc is None:
+            return None
+        penalty = self.ewc.penalty()
+        self._penalty = penalty.detach()
+        return penalty
+
+    def figures(self) -> dict[str, float]:
+        """The terms apart, as means over the tokens of this process, and the penalty."""
+        penalty = {} if self._penalty is None else {"ewcPenalty": float(self._penalty)}
+        return self._means.take() | penalty
