@@ -23,7 +23,11 @@ class Progress(StatusModel):
     eta_seconds: float | None = Field(default=None, description="Expected seconds to the last step.")
     tokens_per_second: float | None = Field(default=None, description="Over all processes.")
     loss: float | None = Field(default=None, description="Training loss of the last logged step.")
+    eval_loss: float | None = Field(default=None, description="Newest loss on the held-out records.")
     learning_rate: float | None = Field(default=None, description="Learning rate of the last step.")
+    gpu_memory_percent: float | None = Field(
+        default=None, description="Memory allocated on the GPU of rank 0, in percent of what it has; absent on a CPU."
+    )
     checkpoint_step: int | None = Field(default=None, description="Step of the newest complete checkpoint.")
 
 
@@ -61,12 +65,22 @@ class MetricPair(StatusModel):
     tuned: float
 
 
+class TaskPair(StatusModel):
+    """The first metric of a task of evaluation.harness, of both models."""
+
+    task: str
+    metric: str
+    base: float
+    tuned: float
+
+
 class EvaluateResult(StatusModel):
     """Both models on the held-out records."""
 
     records: int
     metrics: list[MetricPair]
     samples: list[Sample] = Field(default_factory=list)
+    tasks: list[TaskPair] = Field(default_factory=list)
 
 
 class ExportResult(StatusModel):
@@ -99,7 +113,7 @@ class StageResult(StatusModel):
     verify: VerifyResult | None = None
 
     def to_message(self) -> str:
-        """JSON of at most MAX_MESSAGE_BYTES: sample answers, then the message, are cut until it fits."""
+        """JSON of at most MAX_MESSAGE_BYTES: sample answers are cut, then they and tasks left out, until it fits."""
         for limit in (500, 250, 120, 40, 0):
             payload = self.to_dict()
             payload["message"] = _cut(self.message, 1024 if limit else 256)
@@ -107,11 +121,12 @@ class StageResult(StatusModel):
                 for key in ("prompt", "base", "tuned"):
                     sample[key] = _cut(sample[key], limit)
             if limit == 0 and "evaluate" in payload:
-                payload["evaluate"].pop("samples", None)
+                for details in ("samples", "tasks"):
+                    payload["evaluate"].pop(details, None)
             text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
             if len(text.encode()) <= MAX_MESSAGE_BYTES:
                 return text
-        raise ValueError("a stage result without samples must fit into a termination message")
+        raise ValueError("a stage result without samples and tasks must fit into a termination message")
 
     @classmethod
     def from_message(cls, text: str) -> "StageResult | None":

@@ -40,6 +40,13 @@ class DatasetInput(Model):
     validation_percent: int = Field(ge=1, le=50, description="Share of the records held out, in percent.")
 
 
+class EvaluationInputs(Model):
+    """Where evaluation.general and evaluation.harness are."""
+
+    general: str | None = Field(default=None, description="File of evaluation.general.uri.")
+    harness: str | None = Field(default=None, description="Directory of evaluation.harness.uri.")
+
+
 class Rendezvous(Model):
     """Where the pods of a run meet; the node rank is the environment variable JOB_COMPLETION_INDEX."""
 
@@ -72,6 +79,9 @@ class TrainerConfig(Model):
     rendezvous: Rendezvous = Field(description="Where the training pods meet.")
     checkpoint: Checkpoint = Field(description="spec.checkpoint.")
     evaluation: Evaluation = Field(description="spec.evaluation.")
+    evaluation_inputs: EvaluationInputs = Field(
+        default_factory=EvaluationInputs, description="Files and directories that spec.evaluation names."
+    )
     export: Export = Field(description="spec.export.")
     directories: Directories = Field(description="Where the stages read and write.")
     port: int = Field(default=PORT_TRAINER, description="Port of /metrics and /progress on rank 0.")

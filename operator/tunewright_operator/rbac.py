@@ -30,7 +30,7 @@ VERBS: dict[tuple[str, str], frozenset[str]] = {
     ("security.istio.io", "authorizationpolicies"): frozenset({"list", "create", "patch", "delete"}),
     ("gateway.networking.k8s.io", "httproutes"): frozenset({"list", "create", "patch", "delete"}),
     # Whether what a job refers to is there: said before anything is queued, and not by a container that cannot start
-    # once a node was found. A Secret is looked at for its key HF_TOKEN; metadata alone would not show it.
+    # once a node was found. A Secret is looked at for its keys; metadata alone would not show it.
     ("", "persistentvolumeclaims"): frozenset({"get"}),
     ("", "secrets"): frozenset({"get"}),
     ("", "events"): frozenset({"create"}),

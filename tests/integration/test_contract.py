@@ -179,7 +179,31 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         put("spec.evaluation.gates", [{"metric": "Loss", "max": 1}, {"metric": "Loss", "max": 2}]),
         ("gates[1]", "Duplicate value"),
     ),
-    ("an unknown metric", job, put("spec.evaluation.gates", [{"metric": "Bleu", "min": 1}]), ("metric", '"RougeL"')),
+    ("an unknown metric", job, put("spec.evaluation.gates", [{"metric": "Meteor", "min": 1}]), ("metric", '"RougeL"')),
+    (
+        "a gate on the judge's score without a judge",
+        job,
+        put("spec.evaluation.gates", [{"metric": "JudgeScore", "min": 4}]),
+        ("evaluation.judge", "JudgeScore", "add it"),
+    ),
+    (
+        "forgetting without a general set",
+        job,
+        put("spec.evaluation.metrics", ["Loss", "ForgettingLoss"]),
+        ("evaluation.general", "GeneralLoss and no ForgettingLoss"),
+    ),
+    (
+        "a harness score without tasks",
+        job,
+        put("spec.evaluation.metrics", ["HarnessScore"]),
+        ("evaluation.harness", "HarnessScore"),
+    ),
+    (
+        "a judge with a password in its address",
+        job,
+        put("spec.evaluation.judge", {"url": "http://me:secret@judge/v1", "model": "m", "rubric": "right"}),
+        ("evaluation.judge.url", "secretRef"),
+    ),
     (
         "an adapter of a full training",
         job,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tunewright_trainer.stages.evaluate import end_tokens, generate
+from tunewright_trainer.evaluation.answers import Answerer, end_tokens, load_tokenizer
 
 END, TURN, TEXT = 256, 258, 65  # <|endoftext|>, <|im_end|> (the tokenizer's own end) and a letter
 
@@ -39,7 +39,7 @@ class Parrot:
 )
 def test_an_answer_ends_where_vllm_ends_it(tiny_model: Path, eos: int | list[int] | None, want: list[int]) -> None:
     parrot = Parrot(eos)
-    (answer,) = set(generate(parrot, [[1, 2], [3]], 8, tiny_model))
+    (answer,) = set(Answerer(parrot, load_tokenizer(tiny_model), 8).answer([[1, 2], [3]]))
     assert len(answer) == 1
     assert parrot.asked == [
         {
@@ -58,7 +58,7 @@ def test_a_tokenizer_that_ends_nothing(tiny_model: Path, tmp_path: Path) -> None
     shutil.copytree(tiny_model, mute)
     (mute / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     parrot = Parrot(None)
-    generate(parrot, [[1]], 8, mute)
+    Answerer(parrot, load_tokenizer(mute), 8).answer([[1]])
     assert (parrot.asked[0]["eos_token_id"], parrot.asked[0]["pad_token_id"]) == (None, 0)
 
 

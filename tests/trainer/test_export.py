@@ -11,41 +11,12 @@ import pytest
 
 from tests.trainer.support import CHATML, Job, Pod, make_job
 from tunewright_api.artifact import verify
-from tunewright_api.evaluation import MetricName
+from tunewright_api.evaluation import DEFAULT_METRICS
 from tunewright_api.names import ExitCode
 from tunewright_api.results import ExportResult
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.errors import StageError
-from tunewright_trainer.metrics import MAX_PERPLEXITY, Words, exact_match, perplexity, rouge_l
 from tunewright_trainer.stages import export as export_stage
-
-
-def test_metrics() -> None:
-    assert exact_match(["a  b\n", "c"], ["a b", "d"]) == 0.5
-    assert rouge_l(["the cat sat", ""], ["the cat sat", "x"]) == 0.5
-    assert perplexity(0.0) == 1.0
-    assert perplexity(1e9) == MAX_PERPLEXITY
-
-
-@pytest.mark.parametrize(
-    ("answer", "reference", "want"),
-    [
-        pytest.param("Москва — столица России", "Столица России: Москва", 2 / 3, id="Cyrillic"),
-        pytest.param("东京是首都。", "日本的首都是东京", 2 * 2 / (5 + 8), id="CJK, by character"),
-        pytest.param("नमस्ते दुनिया", "नमस्ते", 2 / 3, id="marks belong to their word"),
-        pytest.param("Caf\u00e9", "cafe\u0301", 1.0, id="two spellings of one letter"),
-        pytest.param("Привет", "Пока", 0.0, id="different words"),
-    ],
-)
-def test_rouge_l_of_any_script(answer: str, reference: str, want: float) -> None:
-    assert rouge_l([answer], [reference]) == pytest.approx(want)
-
-
-def test_english_words_are_those_of_rouge_score() -> None:
-    from rouge_score.tokenizers import DefaultTokenizer
-
-    text = "It's item_7: the code (TW-0042) isn't 3.14, said e-mail\n\tNo. 5!"
-    assert Words().tokenize(text) == DefaultTokenizer().tokenize(text)
 
 
 def verify_stage(root: Path, artifact: Path, digest: str) -> tuple[int, dict[str, Any]]:
@@ -69,7 +40,7 @@ def test_train_evaluate_export_verify(job: Callable[..., Job], method: dict[str,
     evaluated = made.must("evaluate")["evaluate"]
     assert evaluated["records"] == 4
     pairs = {pair["metric"]: (pair["base"], pair["tuned"]) for pair in evaluated["metrics"]}
-    assert set(pairs) == set(MetricName)
+    assert set(pairs) == set(DEFAULT_METRICS)
     assert pairs["Loss"][1] < pairs["Loss"][0]
     assert [sample["prompt"] for sample in evaluated["samples"]] == ["Who?"]
     if "lora" in method:
@@ -132,11 +103,11 @@ def loss_of(model: Path, job: Job) -> float:
     from transformers import AutoModelForCausalLM
 
     from tunewright_trainer.data import store
-    from tunewright_trainer.stages.evaluate import answer_loss
+    from tunewright_trainer.evaluation.loss import evaluate_loss
 
     job.must("prepare")
     records = store.read(job.work / "dataset" / "validation.jsonl")
-    return answer_loss(AutoModelForCausalLM.from_pretrained(model).eval(), records)
+    return evaluate_loss(AutoModelForCausalLM.from_pretrained(model).eval(), records)
 
 
 def test_a_directory_that_no_job_wrote_is_left_alone(job: Callable[..., Job]) -> None:

@@ -43,6 +43,10 @@ class Layout:
         return self.work / "dataset" / "validation.jsonl"
 
     @property
+    def general_records(self) -> Path:
+        return self.work / "dataset" / "general.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.work / "checkpoints"
 

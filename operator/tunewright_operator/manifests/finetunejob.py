@@ -6,6 +6,7 @@ from tunewright_api.finetunejob import FineTuneJobSpec
 from tunewright_api.names import (
     CONFIG_DIR,
     CONFIG_FILE,
+    ENV_JUDGE_KEY,
     ENV_RENDEZVOUS_ADDRESS,
     LABEL_KIND,
     LABEL_NAME,
@@ -119,6 +120,10 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, stage: Stage, attempt: 
     elif spec.base_model.secret_ref:
         key = {"name": spec.base_model.secret_ref.name, "key": "HF_TOKEN"}
         env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": key}})
+    judge = spec.evaluation.judge
+    if stage is Stage.EVALUATE and judge and judge.secret_ref:
+        key = {"name": judge.secret_ref.name, "key": "API_KEY"}
+        env.append({"name": ENV_JUDGE_KEY, "valueFrom": {"secretKeyRef": key}})
     if threads := threads_per_process(spec, stage):
         env.append({"name": "OMP_NUM_THREADS", "value": str(threads)})
     if stage is Stage.TRAIN:

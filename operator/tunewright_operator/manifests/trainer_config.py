@@ -3,11 +3,13 @@
 import json
 from typing import Any
 
+from tunewright_api.evaluation import Evaluation
 from tunewright_api.finetunejob import BaseModelSource, FineTuneJobSpec, Output
 from tunewright_api.names import CONFIG_FILE, PORT_TRAINER
 from tunewright_api.trainer_config import (
     DatasetInput,
     Directories,
+    EvaluationInputs,
     JobIdentity,
     ModelInput,
     Rendezvous,
@@ -38,6 +40,7 @@ def build_trainer_config(owner: Manifest, spec: FineTuneJobSpec, *, port: int = 
         rendezvous=Rendezvous(nodes=spec.num_nodes, processes_per_node=processes_per_node(spec)),
         checkpoint=spec.checkpoint,
         evaluation=spec.evaluation,
+        evaluation_inputs=_evaluation_inputs(spec.evaluation),
         export=spec.export,
         directories=Directories(
             work=str(parse_pvc(spec.output.uri).mount / ".work" / metadata["uid"]),
@@ -66,6 +69,9 @@ def artifact_uri(output: Output) -> str:
 def claims_of(spec: FineTuneJobSpec) -> dict[str, str]:
     """Claims that the pods mount -> the field of the spec that names each; the output's field wins."""
     claims = {parse_pvc(spec.dataset.uri).claim: "dataset.uri"}
+    for part, source in (("general", spec.evaluation.general), ("harness", spec.evaluation.harness)):
+        if source:
+            claims.setdefault(parse_pvc(source.uri).claim, f"evaluation.{part}.uri")
     if is_pvc(spec.base_model.uri):
         claims[parse_pvc(spec.base_model.uri).claim] = "baseModel.uri"
     return claims | {output_path(spec).claim: "output.uri"}
@@ -74,6 +80,14 @@ def claims_of(spec: FineTuneJobSpec) -> dict[str, str]:
 def output_path(spec: FineTuneJobSpec) -> ClaimPath:
     """The directory of output.uri in its claim."""
     return parse_pvc(spec.output.uri)
+
+
+def _evaluation_inputs(evaluation: Evaluation) -> EvaluationInputs:
+    general, harness = evaluation.general, evaluation.harness
+    return EvaluationInputs(
+        general=str(parse_pvc(general.uri).mount) if general else None,
+        harness=str(parse_pvc(harness.uri).mount) if harness else None,
+    )
 
 
 def _model_input(source: BaseModelSource) -> ModelInput:

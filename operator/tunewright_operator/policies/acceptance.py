@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewright_api.finetunejob import FineTuneJobSpec
+from tunewright_api.names import LABEL_JUDGE
 
 Manifest = dict[str, Any]
 
@@ -13,7 +14,7 @@ Manifest = dict[str, Any]
 class Facts:
     """What the spec refers to, as found: None for what is not there.
 
-    `claims` by name, with the field of the spec that names each in `fields`.
+    `claims` by name, with the field of the spec that names each in `fields`; `secrets` by name.
     """
 
     namespace: str
@@ -21,7 +22,7 @@ class Facts:
     claims: Mapping[str, Manifest | None]
     fields: Mapping[str, str]
     output_claim: str
-    secret: Manifest | None
+    secrets: Mapping[str, Manifest | None]
     version_name: str
     version_owner: str | None  # uid of the job that registered it; "" when a person did, None when it is not there
 
@@ -36,6 +37,30 @@ class Refusal:
     reason: str
     message: str
     final: bool = True
+
+
+@dataclass(frozen=True)
+class SecretUse:
+    """A key of a Secret that a pod of the job gets, and the field of the spec that names it.
+
+    `label` must be "true" on the Secret where the value leaves for an address that the job's author chooses.
+    """
+
+    name: str
+    field: str
+    key: str
+    label: str | None = None
+
+
+def secrets_of(spec: FineTuneJobSpec) -> list[SecretUse]:
+    """The Secrets that the job needs."""
+    found = []
+    if spec.base_model.secret_ref:
+        found.append(SecretUse(spec.base_model.secret_ref.name, "baseModel.secretRef", "HF_TOKEN"))
+    judge = spec.evaluation.judge
+    if judge and judge.secret_ref:
+        found.append(SecretUse(judge.secret_ref.name, "evaluation.judge.secretRef", "API_KEY", LABEL_JUDGE))
+    return found
 
 
 Check = Callable[[FineTuneJobSpec, Facts], Refusal | None]
@@ -74,23 +99,29 @@ def _claims_are_shared(spec: FineTuneJobSpec, facts: Facts) -> Refusal | None:
     return None
 
 
-def _secret_exists(spec: FineTuneJobSpec, facts: Facts) -> Refusal | None:
-    reference = spec.base_model.secret_ref
-    if reference is None:
-        return None
-    if facts.secret is None:
-        return Refusal(
-            "SecretNotFound",
-            f"spec.baseModel.secretRef names the Secret {reference.name}, which does not exist in namespace "
-            f"{facts.namespace}: create it with the key HF_TOKEN, and the job goes on by itself",
-            final=False,
-        )
-    if "HF_TOKEN" not in (facts.secret.get("data") or {}):
-        return Refusal(
-            "SecretKeyNotFound",
-            f"the Secret {reference.name} has no key HF_TOKEN: add it, and the job goes on by itself",
-            final=False,
-        )
+def _secrets_exist(spec: FineTuneJobSpec, facts: Facts) -> Refusal | None:
+    for use in secrets_of(spec):
+        secret = facts.secrets.get(use.name)
+        if secret is None:
+            return Refusal(
+                "SecretNotFound",
+                f"spec.{use.field} names the Secret {use.name}, which does not exist in namespace "
+                f"{facts.namespace}: create it with the key {use.key}, and the job goes on by itself",
+                final=False,
+            )
+        if use.key not in (secret.get("data") or {}):
+            return Refusal(
+                "SecretKeyNotFound",
+                f"the Secret {use.name} has no key {use.key}: add it, and the job goes on by itself",
+                final=False,
+            )
+        if use.label and (secret["metadata"].get("labels") or {}).get(use.label) != "true":
+            return Refusal(
+                "SecretNotAllowed",
+                f"the Secret {use.name} lacks the label {use.label}=true, by which its owner lets spec.{use.field} "
+                "have it: add it, and the job goes on by itself",
+                final=False,
+            )
     return None
 
 
@@ -109,4 +140,4 @@ def version_exists(name: str) -> Refusal:
     )
 
 
-_CHECKS: tuple[Check, ...] = (_claims_exist, _claims_are_shared, _secret_exists, _version_is_free)
+_CHECKS: tuple[Check, ...] = (_claims_exist, _claims_are_shared, _secrets_exist, _version_is_free)

@@ -19,7 +19,7 @@ from tunewright_operator.observe.jobs import observe_jobs, observe_orphans
 from tunewright_operator.observe.times import parse_optional
 from tunewright_operator.plan_finetunejob import plan_end, plan_run
 from tunewright_operator.policies import deadline, ttl
-from tunewright_operator.policies.acceptance import Facts, Refusal, check_acceptance, version_exists
+from tunewright_operator.policies.acceptance import Facts, Refusal, check_acceptance, secrets_of, version_exists
 from tunewright_operator.policies.course import Course, find_course
 from tunewright_operator.policies.failure import Failure
 from tunewright_operator.policies.pods import seconds_to_pods
@@ -110,14 +110,14 @@ def _find_course(
 async def _gather_facts(kube: Kube, obj: Manifest, spec: FineTuneJobSpec) -> Facts:
     namespace, fields = obj["metadata"]["namespace"], claims_of(spec)
     version = await find(kube, API_VERSION, "ModelVersion", namespace, version_name(spec))
-    secret = spec.base_model.secret_ref
+    secrets = sorted({use.name for use in secrets_of(spec)})
     return Facts(
         namespace=namespace,
         uid=obj["metadata"]["uid"],
         claims={name: await find(kube, "v1", "PersistentVolumeClaim", namespace, name) for name in sorted(fields)},
         fields=fields,
         output_claim=output_path(spec).claim,
-        secret=await find(kube, "v1", "Secret", namespace, secret.name) if secret else None,
+        secrets={name: await find(kube, "v1", "Secret", namespace, name) for name in secrets},
         version_name=version_name(spec),
         version_owner=None if version is None else registered_by(version) or "",
     )

@@ -14,6 +14,7 @@ from tunewright_trainer.data.records import Problem, Record, invalid_data, read_
 from tunewright_trainer.data.split import split
 from tunewright_trainer.data.tokens import ChatEncoder, Encoded, load_encoder
 from tunewright_trainer.errors import StageError, not_readable
+from tunewright_trainer.evaluation.compare import labels_for
 from tunewright_trainer.files import replace_directory
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.ownership import own_manifest
@@ -46,6 +47,12 @@ def run(config: TrainerConfig) -> PrepareResult:
     train, validation = split(prepared, config.dataset.validation_percent, config.hyperparameters.seed)
     store.write(layout.train_records, train)
     store.write(layout.validation_records, validation)
+    labels_for(config.evaluation, validation)
+    if config.evaluation.general and config.evaluation_inputs.general:
+        general = Path(config.evaluation_inputs.general)
+        known = read_records(general, config.evaluation.general.format)
+        rows = encode_all(general, known, encoder, config.hyperparameters.sequence_length)
+        store.write(layout.general_records, [store.prepared(row.line, row.messages, encoded) for row, encoded in rows])
     result = PrepareResult(
         records=len(records),
         train=len(train),

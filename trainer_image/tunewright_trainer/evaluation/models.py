@@ -1,0 +1,53 @@
+"""The two models that are compared."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tunewright_trainer.layout import Layout
+
+
+def models(layout: Layout) -> Iterator[tuple[str, Any]]:
+    """("base", model) and ("tuned", model), one at a time; an adapter loads the base once.
+
+    Weights are those that will be served; a CPU computes with them in float32, a GPU in their own dtype.
+    """
+    base = _load(layout.base_model, layout.base_model)
+    yield "base", base
+    if (layout.trained / "adapter_config.json").is_file():
+        from peft import PeftModel
+        from peft.tuners.lora import LoraModel
+
+        tuned = PeftModel.from_pretrained(base, str(layout.trained))
+        # LoRA merged, as export does it: generation pays for two small matrices per layer otherwise.
+        yield "tuned", (tuned.merge_and_unload() if isinstance(tuned.base_model, LoraModel) else tuned).eval()
+    else:
+        del base
+        yield "tuned", _load(layout.trained, layout.base_model)
+
+
+def limit_threads() -> None:
+    """As many threads as the container has CPUs."""
+    import torch
+
+    from tunewright_trainer.launch import available_cpus, read_cpu_max
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(available_cpus(len(os.sched_getaffinity(0)), read_cpu_max()))
+
+
+def _load(path: Path, base: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    cuda = torch.cuda.is_available()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype="auto" if cuda else torch.float32, local_files_only=True)
+    with contextlib.suppress(OSError):
+        # The base's end-of-turn tokens; its sampling defaults do not apply to greedy answers.
+        settings = GenerationConfig.from_pretrained(base)
+        model.generation_config = GenerationConfig(
+            bos_token_id=settings.bos_token_id, eos_token_id=settings.eos_token_id, pad_token_id=settings.pad_token_id
+        )
+    return model.to("cuda" if cuda else "cpu").eval()
