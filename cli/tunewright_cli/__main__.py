@@ -27,7 +27,8 @@ def run(arguments: Sequence[str], program: str = "tunewright") -> Exit:
         sys.stderr.write(f"{program}: {error}\n")
         return error.code
     except KeyboardInterrupt:
-        return Exit.OK
+        # Only `get -w` and `chat` end by Ctrl-C, and they say so themselves: all else is not done.
+        return Exit.ERROR
     except BrokenPipeError:
         # The reader has enough (`tunewright get | head`); what is still buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

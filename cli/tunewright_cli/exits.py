@@ -21,7 +21,7 @@ _MEANINGS = {
     Exit.OK: "done, or all is well",
     Exit.ERROR: "a wrong argument, no cluster, or a fault",
     Exit.NOT_READY: "not ready: something is broken, missing or not finished in time",
-    Exit.REFUSED: "refused: by the apiserver's access rules, or by the operator",
+    Exit.REFUSED: "refused: by the apiserver's access rules, by the operator, or by you at the question",
 }
 
 

@@ -6,7 +6,7 @@ from tunewright_cli.cluster.client import Api, Object
 from tunewright_cli.cluster.errors import NotFoundError
 from tunewright_cli.cluster.kubeconfig import Choice, load_config
 from tunewright_cli.exits import CliError
-from tunewright_cli.kinds import Kind
+from tunewright_cli.kinds import Kind, parse_reference
 from tunewright_cli.parse import Target
 
 
@@ -23,7 +23,10 @@ class Session:
         return Api(self.config)
 
     def find(self, kind: Kind, name: str) -> Object:
-        """One object of ours; raises CliError when it is not there."""
+        """One object of ours, by NAME or KIND/NAME; raises CliError when it is not there, or of another kind."""
+        given, name = parse_reference(name)
+        if given and given is not kind:
+            raise CliError(f"this is about {kind.title}s: give the name of one")
         try:
             found: Object = self.api.get(kind.path(self.namespace, name))
         except NotFoundError:

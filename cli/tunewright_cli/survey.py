@@ -30,13 +30,20 @@ NEEDS = (
     ("batch", "jobs", "", "create"),
     ("apps", "deployments", "", "patch"),
     ("", "services", "", "create"),
+    ("", "configmaps", "", "create"),
+    ("networking.k8s.io", "networkpolicies", "", "create"),
+    ("policy", "poddisruptionbudgets", "", "create"),
+    ("", "persistentvolumeclaims", "", "get"),
+    ("", "secrets", "", "get"),
     ("", "pods", "", "watch"),
     ("", "events", "", "create"),
 )
 # The same for the providers of traffic, where their kinds are there.
 TRAFFIC_NEEDS = (
     (ISTIO_GROUPS[0], "virtualservices", "", "patch"),
+    (ISTIO_GROUPS[0], "destinationrules", "", "patch"),
     (ISTIO_GROUPS[1], "peerauthentications", "", "patch"),
+    (ISTIO_GROUPS[1], "authorizationpolicies", "", "patch"),
     (GATEWAY_GROUP, "httproutes", "", "patch"),
 )
 

@@ -62,13 +62,25 @@ def _uses(snapshot: Snapshot) -> Iterator[tuple[str, str, int]]:
             yield from _use(who, job, uri, 0)
         nodes = spec.get("numNodes", 1)
         yield from _use(who, job, spec["output"]["uri"], nodes if nodes > 1 else 0)
-    served = {
-        (one["metadata"]["namespace"], (one["spec"]["model"].get("versionRef") or {}).get("name"))
-        for one in snapshot.services.items
-    }
+    served = set(_served(snapshot))
     for version in snapshot.versions.items:
         if (version["metadata"]["namespace"], version["metadata"]["name"]) in served:
             yield from _use(f"version {full_name(version)}", version, version["spec"]["artifact"]["uri"], 0)
+
+
+def _served(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """(namespace, version) of what services run or ask for."""
+    for service in snapshot.services.items:
+        namespace, model, status = service["metadata"]["namespace"], service["spec"]["model"], service.get("status", {})
+        for role in ("stable", "candidate"):
+            yield namespace, str((status.get(role) or {}).get("version") or "")
+        if alias := model.get("alias"):
+            for version in snapshot.versions.items:
+                spec = version["spec"]
+                if spec["modelName"] == alias["modelName"] and alias["name"] in (spec.get("aliases") or ()):
+                    yield namespace, version["metadata"]["name"]
+        else:
+            yield namespace, model["versionRef"]["name"]
 
 
 def _use(who: str, item: Object, uri: str, many: int) -> Iterator[tuple[str, str, int]]:

@@ -123,9 +123,17 @@ def _merge(files: list[Path]) -> _Merged:
         document = _read(path)
         merged.current = merged.current or str(document.get("current-context") or "")
         for section, entries in merged.entries.items():
-            for entry in document.get(section) or ():
+            for entry in _entries(document, section, path):
                 entries.setdefault(str(entry["name"]), (entry.get(section[:-1]) or {}, path.absolute().parent))
     return merged
+
+
+def _entries(document: Mapping[str, Any], section: str, path: Path) -> list[Mapping[str, Any]]:
+    found = document.get(section) or []
+    good = isinstance(found, list) and all(isinstance(one, dict) and "name" in one for one in found)
+    if not good or not all(isinstance(one.get(section[:-1]) or {}, dict) for one in found):
+        raise ConfigError(f"{path} is no kubeconfig, its {section} are no list of named entries: correct it")
+    return found
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -133,12 +141,14 @@ def _read(path: Path) -> Mapping[str, Any]:
         text = path.read_text()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): correct its permissions") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no kubeconfig, it is not text: set KUBECONFIG to another file") from None
     try:
         document = json.loads(text) if text.lstrip().startswith("{") else _parse_yaml(text)
     except ValueError as error:
-        raise ConfigError(f"{path} is no kubeconfig: {str(error).splitlines()[0]}; correct it") from None
+        raise ConfigError(f"{path} is no kubeconfig ({str(error).splitlines()[0]}): correct it") from None
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} is no kubeconfig: it is empty; write one, or set KUBECONFIG to another file")
+        raise ConfigError(f"{path} is no kubeconfig, it is empty: write one, or set KUBECONFIG to another file")
     return document
 
 
@@ -164,6 +174,8 @@ def _select(merged: _Merged, choice: Choice, source: str) -> ClusterConfig:
     )
     if not cluster.get("server"):
         raise ConfigError(f"cluster {context.get('cluster')!r} of {source} has no server: add its address")
+    if not str(cluster["server"]).startswith(("https://", "http://")):
+        raise ConfigError(f"the server {cluster['server']!r} of {source} has no scheme: write https:// before it")
     return ClusterConfig(
         server=str(cluster["server"]).rstrip("/"),
         namespace=choice.namespace or str(context.get("namespace") or DEFAULT_NAMESPACE),

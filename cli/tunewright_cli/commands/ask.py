@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from tunewright_cli.commands.reach import reach
 from tunewright_cli.exits import Exit
-from tunewright_cli.load.chat import Piece, chat_body, stream_chat
+from tunewright_cli.kinds import parse_reference
+from tunewright_cli.load.chat import Piece, chat_body, connect_to, stream_chat
 from tunewright_cli.parse import Target
 
 
@@ -24,7 +25,10 @@ def run(
     """Print the answer."""
     endpoint = reach(target, service, revision, url)
     connection = endpoint.connect(0)
-    body = chat_body(model or service, [{"role": "user", "content": question}], max_tokens, temperature)
+    connect_to(connection, endpoint.name)
+    body = chat_body(
+        model or parse_reference(service)[1], [{"role": "user", "content": question}], max_tokens, temperature
+    )
     print_pieces(stream_chat(connection, endpoint.path, endpoint.headers, body))
     return Exit.OK
 

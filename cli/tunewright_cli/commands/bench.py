@@ -8,6 +8,7 @@ from pathlib import Path
 from tunewright_cli.commands.reach import reach
 from tunewright_cli.console import make_console
 from tunewright_cli.exits import CliError, Exit
+from tunewright_cli.kinds import parse_reference
 from tunewright_cli.load.runner import run_load
 from tunewright_cli.load.statistics import Sample, report
 from tunewright_cli.parse import Target
@@ -43,7 +44,7 @@ def run(
     progress = _Progress(requests)
     samples = run_load(
         endpoint,
-        model or service,
+        model or parse_reference(service)[1],
         prompts,
         requests=requests,
         concurrency=concurrency,

@@ -34,6 +34,8 @@ def look_once(target: Target) -> list[Finding]:
     """The findings now."""
     try:
         session = Session(target)
+        if sys.stderr.isatty():
+            sys.stderr.write(f"looking at {session.config.server} …\n")
         return run_checks(survey(session.api, session.namespace))
     except (ConfigError, CredentialError, UnreachableError, UnauthorizedError) as error:
         return run_checks(Snapshot(unreachable=str(error)))

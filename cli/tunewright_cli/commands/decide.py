@@ -19,7 +19,7 @@ def run(target: Target, verb: str, *, version: str, reason: str, yes: bool) -> E
     """Show what is decided about, ask, and write spec.approval."""
     session = Session(target)
     found = session.find(Kind.VERSION, version)
-    digest = found["spec"]["artifact"]["digest"]
+    version, digest = found["metadata"]["name"], found["spec"]["artifact"]["digest"]
     user = whoami(session)
     if not yes:
         _show(session, found)

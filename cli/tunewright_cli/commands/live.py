@@ -5,6 +5,7 @@ Without a terminal there is nothing to redraw: then each state is printed below 
 
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tunewright_api.names import LABEL_MANAGED_BY, MANAGED_BY
@@ -34,9 +35,14 @@ def watch_chain(session: Session, name: str, *, wide: bool) -> Exit:
     namespace = session.namespace
     pods = Source(f"/api/v1/namespaces/{namespace}/pods", label_selector=_OURS, optional=True)
 
+    console = make_console()
+
     def screen(items: list[list[Object]]) -> "RenderableType":
         objects = Objects.of(namespace, *items)
-        return render_chain(build_chain(find_focus(name, objects), objects), now_utc(), wide=wide)
+        chain = build_chain(find_focus(name, objects), objects)
+        whole = render_chain(chain, now_utc(), wide=wide)
+        fits = not console.is_terminal or len(console.render_lines(whole)) <= console.height
+        return whole if fits else render_chain(chain, now_utc(), wide=wide, short=True)
 
     return _follow(session, [*(Source(kind.path(namespace), optional=True) for kind in Kind), pods], screen)
 
@@ -61,7 +67,7 @@ def _follow(session: Session, sources: Sequence[Source], screen: Screen) -> Exit
     from rich.live import Live
 
     console = make_console()
-    with Following(session.api, sources) as following:
+    with suppress(KeyboardInterrupt), Following(session.api, sources) as following:
 
         def now() -> "RenderableType":
             return screen([following.objects(index) for index in range(len(sources))])
@@ -78,3 +84,4 @@ def _follow(session: Session, sources: Sequence[Source], screen: Screen) -> Exit
             while True:
                 following.wait(_TICK_SECONDS)
                 live.update(now(), refresh=True)
+    return Exit.OK

@@ -18,6 +18,7 @@ def run(target: Target, verb: str, *, service: str, revision: str, no_wait: bool
     """Write the request, and wait until the operator has handled it."""
     session = Session(target)
     found = session.find(Kind.SERVICE, service)
+    service = found["metadata"]["name"]
     request = format_request(verb, revision_for(verb, found, revision), datetime.now(UTC))
     body = {"metadata": {"annotations": {ANNOTATION_REQUEST: request}}}
     try:

@@ -36,6 +36,17 @@ def chat_body(
     return body if temperature is None else body | {"temperature": temperature}
 
 
+def connect_to(connection: http.client.HTTPConnection, name: str) -> None:
+    """Open the connection, if it is not open; raises CliError when nobody listens."""
+    if connection.sock is not None:
+        return
+    try:
+        connection.connect()
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        raise CliError(f"{name} cannot be reached ({error}): is it the right address, and does it run?") from None
+
+
 def stream_chat(
     connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str], body: Mapping[str, Any]
 ) -> Iterator[Piece]:
@@ -76,6 +87,7 @@ def _pieces(answer: http.client.HTTPResponse) -> Iterator[Piece]:
             finish = choice.get("finish_reason") or finish
             if text := (choice.get("delta") or {}).get("content"):
                 yield Piece(text)
+    answer.read()  # an answer with a length is not over at its last line
     if not done:
         raise AnswerError("the answer broke off before its end: try again, or look at tunewright why")
     yield Piece("", finish, tokens)

@@ -13,6 +13,8 @@ from tunewright_cli.exits import CliError, Exit
 from tunewright_cli.kinds import Kind
 from tunewright_cli.session import Session
 
+_ROLES = ("stable", "candidate")
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -34,6 +36,11 @@ def by_url(url: str, revision: str, timeout: float) -> Endpoint:
     host, port = parts.hostname, parts.port or (443 if secure else 80)
     prefix = parts.path.rstrip("/")
     path = prefix if prefix.endswith("/v1") else f"{prefix}/v1"
+    if revision in _ROLES:
+        raise CliError(
+            f"--url needs the hash of a revision, not the word {revision}: tunewright get SERVICE shows it; "
+            "then --revision HASH"
+        )
     headers = {HEADER_REVISION: revision} if revision else {}
     return Endpoint(url, path, lambda _: kind(host, port, timeout=timeout), headers)
 
@@ -44,6 +51,7 @@ def by_port_forward(session: Session, service: str, revision: str, timeout: floa
     It goes to the port itself and past every route: for looking at a revision, not for measuring the network.
     """
     found = session.find(Kind.SERVICE, service)
+    service = found["metadata"]["name"]
     wanted = choose_revision(found, revision)
     pods = ready_pods(session, service, wanted)
     if not pods:
@@ -60,7 +68,7 @@ def by_port_forward(session: Session, service: str, revision: str, timeout: floa
 def choose_revision(service: Object, given: str) -> str:
     """Hash of the revision that is meant: stable (if nothing is given), candidate, or a hash."""
     role = given or "stable"
-    if role not in {"stable", "candidate"}:
+    if role not in _ROLES:
         return given
     revision = (service.get("status", {}).get(role) or {}).get("revision")
     if revision:

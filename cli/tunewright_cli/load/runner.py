@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tunewright_cli.exits import CliError
-from tunewright_cli.load.chat import AnswerError, chat_body, stream_chat
+from tunewright_cli.load.chat import AnswerError, chat_body, connect_to, stream_chat
 from tunewright_cli.load.endpoint import Endpoint
 from tunewright_cli.load.statistics import Sample
 
@@ -35,8 +35,8 @@ def run_load(
             if number >= requests:
                 break
             body = chat_body(model, [{"role": "user", "content": prompts[number % len(prompts)]}], max_tokens)
-            connection = connection or endpoint.connect(place)
             try:
+                connection = connection or _connected(endpoint, place)
                 sample = _measure(connection, endpoint, body, began)
             except AnswerError:
                 raise
@@ -60,6 +60,13 @@ def run_load(
     if failures and not samples:
         raise failures[0]
     return samples
+
+
+def _connected(endpoint: Endpoint, place: int) -> http.client.HTTPConnection:
+    """A connection that is there: a handshake is no part of a first token."""
+    connection = endpoint.connect(place)
+    connect_to(connection, endpoint.name)
+    return connection
 
 
 def _measure(

@@ -5,7 +5,9 @@ from tunewright_cli.chain.find import Objects
 from tunewright_cli.chain.links import Links
 from tunewright_cli.chain.model import Object
 from tunewright_cli.chain.pods import is_ready, owner
+from tunewright_cli.chain.service import steps_of
 from tunewright_cli.chain.states import because, condition
+from tunewright_cli.chain.waiting import next_verb
 from tunewright_cli.kinds import Kind
 from tunewright_cli.readiness.model import Outcome, Step, about_of, accepted_step, after, seen_step
 from tunewright_cli.readiness.pods import running_step, started_step
@@ -125,7 +127,7 @@ def _rollout_step(service: Object, namespace: str) -> Step:
     status = service.get("status", {})
     if rejected := status.get("rejected"):
         message = f"{rejected['version']} was rolled back: {because(rejected)}"
-        fix = f"change spec.model, or correct the cause and: tunewright retry {name} -n {namespace}"
+        fix = f"change spec.model (or move the alias), or correct the cause and: tunewright retry {name} -n {namespace}"
         return Step(title, Outcome.FAILED, message, fix, about)
     candidate = status.get("candidate")
     if not candidate:
@@ -134,7 +136,18 @@ def _rollout_step(service: Object, namespace: str) -> Step:
     if candidate.get("paused"):
         return Step(title, Outcome.WAITING, f"{share} and is paused", f"tunewright resume {name} -n {namespace}", about)
     if candidate.get("phase") == "Waiting":
-        fix = f"tunewright resume {name} -n {namespace}, or tunewright promote {name} -n {namespace}"
+        rollout = service["spec"].get("rollout") or {}
+        verb = next_verb(
+            weight=candidate.get("weight", 0),
+            steps=steps_of(rollout),
+            gates=rollout.get("manualGates") or (),
+            opened=candidate.get("openedGates") or (),
+            failed=(status.get("analysis") or {}).get("verdict") == "Fail",
+        )
+        if not verb:
+            fix = f"wait for the next check, or give up: tunewright abort {name} -n {namespace}"
+            return Step(title, Outcome.WAITING, f"{share}, and its newest check failed", fix, about)
+        fix = f"tunewright {verb} {name} -n {namespace}"
         return Step(title, Outcome.WAITING, f"{share} and waits for a person", fix, about)
     fix = f"wait: it goes on by itself; tunewright get {name} -n {namespace} -w shows how"
     return Step(title, Outcome.WAITING, f"{share}, phase {candidate.get('phase')}", fix, about)

@@ -15,8 +15,9 @@ from tunewright_cli.views.style import STATES, age, bar, duration, join, mark, n
 _SHORT = {kind.title: kind.short for kind in Kind}
 
 
-def render_chain(chain: Chain, now: datetime, *, wide: bool = False) -> RenderableType:
-    """The whole screen; `wide` adds every pod, whole digests and the whole history."""
+def render_chain(chain: Chain, now: datetime, *, wide: bool = False, short: bool = False) -> RenderableType:
+    """The whole screen; `wide` adds every pod, whole digests and the whole history. `short` leaves one line of each
+    version's past, for a terminal that would cut off what the service says."""
     focus, (sign, colour) = chain["focus"], STATES[chain["state"]]
     title = Text.assemble(
         (f"{_SHORT[focus['kind']]}/{focus['name']}", "bold"),
@@ -25,7 +26,10 @@ def render_chain(chain: Chain, now: datetime, *, wide: bool = False) -> Renderab
     )
     tree = Tree(title, guide_style="dim")
     for lineage in chain["lineages"]:
-        _add_lineage(tree, lineage, now, wide)
+        if short:
+            _add_newest(tree, lineage, now, wide)
+        else:
+            _add_lineage(tree, lineage, now, wide)
     for service in chain["services"]:
         add_service(tree, service, now, wide)
     return Group(tree)
@@ -41,6 +45,16 @@ def _add_lineage(tree: Tree, lineage: Lineage, now: datetime, wide: bool) -> Non
     if lineage["version"]:
         branch = branch.add(_version(lineage["version"], now, wide))
         add_pods(branch, lineage["version"]["pods"], now, wide)
+
+
+def _add_newest(tree: Tree, lineage: Lineage, now: datetime, wide: bool) -> None:
+    """The last thing that there is of a lineage."""
+    if version := lineage["version"]:
+        tree.add(_version_line(version, now, wide))
+    elif job := lineage["job"]:
+        tree.add(_job(job, now))
+    elif dataset := lineage["dataset"]:
+        tree.add(_dataset(dataset))
 
 
 def _dataset(dataset: Dataset) -> Text:
@@ -81,8 +95,17 @@ def _add_job_details(branch: Tree, job: Job, version: Version | None, now: datet
 
 
 def _version(version: Version, now: datetime, wide: bool) -> RenderableType:
+    lines = [_version_line(version, now, wide)]
+    if version["verified"] == "False":
+        lines.append(Text(f"  {version['message']}", style="red"))
+    if version["evaluation"]:
+        lines.append(Text("  ") + evaluation(version["evaluation"]))
+    return Group(*lines)
+
+
+def _version_line(version: Version, now: datetime, wide: bool) -> Text:
     digest = version["digest"] if wide else short_digest(version["digest"])
-    first = join(
+    return join(
         [
             Text.assemble(mark(version["state"]), " version ", (version["name"], "bold")),
             digest,
@@ -93,12 +116,6 @@ def _version(version: Version, now: datetime, wide: bool) -> RenderableType:
             Text(age(version["created"], now), style="dim"),
         ]
     )
-    lines = [first]
-    if version["verified"] == "False":
-        lines.append(Text(f"  {version['message']}", style="red"))
-    if version["evaluation"]:
-        lines.append(Text("  ") + evaluation(version["evaluation"]))
-    return Group(*lines)
 
 
 def _verified(version: Version) -> Text:

@@ -9,6 +9,7 @@ from rich.tree import Tree
 
 from tunewright_cli.chain.model import Candidate, Object, Revision, Service, State
 from tunewright_cli.chain.states import because
+from tunewright_cli.chain.waiting import next_verb
 from tunewright_cli.views.pods import add_pods
 from tunewright_cli.views.style import STATES, age, bar, duration, join, mark, number, parse_time, verdict
 
@@ -111,8 +112,14 @@ def _next(candidate: Candidate, service: Service, now: datetime) -> str:
     if candidate["paused"]:
         return f"goes on with: tunewright resume {name}"
     if candidate["phase"] == "Waiting":
-        gate = candidate["weight"] in set(rules["manualGates"]) - set(candidate["openedGates"])
-        return f"waits for: tunewright {'resume' if gate else 'promote'} {name}"
+        verb = next_verb(
+            weight=candidate["weight"],
+            steps=candidate["steps"],
+            gates=rules["manualGates"],
+            opened=candidate["openedGates"],
+            failed=(service["analysis"] or {}).get("verdict") == "Fail",
+        )
+        return f"waits for: tunewright {verb} {name}" if verb else "waits for a good check: the newest one failed"
     if candidate["phase"] == "Starting":
         return ""
     last = parse_time(candidate["checkedAt"])

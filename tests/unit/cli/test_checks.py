@@ -16,7 +16,9 @@ from tunewright_api.inferenceservice import InferenceServiceSpec, ServedModel, V
 from tunewright_api.traffic import Traffic, TrafficProvider
 from tunewright_cli.checks import CHECKS, Finding, Level, Snapshot, run_checks
 from tunewright_cli.checks.snapshot import Seen
+from tunewright_cli.survey import NEEDS, TRAFFIC_NEEDS
 from tunewright_cli.views.check import render_findings
+from tunewright_operator.rbac import VERBS
 
 Object = dict[str, Any]
 
@@ -130,6 +132,13 @@ def healthy() -> Snapshot:
         nodes=Seen([named("node-1", status={"allocatable": {"cpu": "8"}})]),
         namespaces=Seen([space()]),
     )
+
+
+def followed_by_alias() -> Object:
+    service = make.service()
+    service["spec"]["model"] = {"alias": {"modelName": "guide", "name": "production"}}
+    del service["status"]["stable"]
+    return service
 
 
 def pod(status: Object) -> Seen:
@@ -419,6 +428,18 @@ WAYS: dict[str, tuple[Callable[[Snapshot], Snapshot], Level, str, str, str]] = {
         "ReadWriteMany",
     ),
     "a volume that is gone": (change(claims=Seen([claim(phase="Lost")])), B, "Claims", "is gone", "restore"),
+    "a volume that is gone, behind an alias": (
+        change(
+            jobs=Seen([]),
+            versions=Seen([make.version(aliases=["production"])]),
+            services=Seen([followed_by_alias()]),
+            claims=Seen([claim(phase="Lost")]),
+        ),
+        B,
+        "Claims",
+        "is gone",
+        "restore",
+    ),
     "GPUs wanted, and none there": (change(jobs=Seen([gpu_job("8")])), B, "GPUs", "no node offers", "device plugin"),
     "more GPUs wanted than a node has": (
         change(jobs=Seen([gpu_job("8")]), nodes=Seen([named("n", status={"allocatable": {"nvidia.com/gpu": "4"}})])),
@@ -457,6 +478,11 @@ def test_each_broken_installation_gets_a_sentence_and_a_fix(way: str) -> None:
     assert [(finding.check, finding.level) for finding in bad] == [(check, level)], bad
     assert sentence in bad[0].message
     assert fix in bad[0].fix
+
+
+def test_every_resource_of_the_operators_role_is_asked_about() -> None:
+    asked = {(group, resource) for group, resource, _, _ in (*NEEDS, *TRAFFIC_NEEDS)}
+    assert asked == {(group, resource.partition("/")[0]) for group, resource in VERBS}
 
 
 def test_every_way_can_be_told_apart() -> None:

@@ -169,9 +169,12 @@ def test_an_answer_of_a_plugin_is_read() -> None:
         (document(user={"auth-provider": {"name": "gcp"}}), {}, "has an auth-provider, which Kubernetes has removed"),
         (document(user={"client-certificate-data": "&"}), {}, "client-certificate-data of the kubeconfig is no base64"),
         (document(user={"client-certificate": "/no/file"}), {}, "client-certificate /no/file cannot be read"),
-        ("", {}, "is no kubeconfig: it is empty"),
-        ("{", {}, "is no kubeconfig:"),
-        ("a: [", {}, "is no kubeconfig:"),
+        ("", {}, "is no kubeconfig, it is empty: write one"),
+        ("{", {}, "is no kubeconfig ("),
+        ("a: [", {}, "is no kubeconfig ("),
+        (document("cluster.example"), {}, "has no scheme: write https:// before it"),
+        (document() | {"clusters": "foo"}, {}, "its clusters are no list of named entries: correct it"),
+        (document() | {"users": [{"user": {}}]}, {}, "its users are no list of named entries: correct it"),
     ],
     ids=[
         "no current context",
@@ -184,6 +187,9 @@ def test_an_answer_of_a_plugin_is_read() -> None:
         "empty",
         "broken JSON",
         "broken YAML",
+        "a server without a scheme",
+        "clusters that are a word",
+        "a user without a name",
     ],
 )
 def test_a_wrong_kubeconfig_gets_a_sentence(write: Write, content: Any, choice: dict[str, str], sentence: str) -> None:

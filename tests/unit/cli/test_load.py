@@ -1,5 +1,6 @@
 """`ask`, `chat` and `bench` against real HTTP: what is printed, what a broken answer is, and what the figures mean."""
 
+import http.client
 import io
 import json
 import re
@@ -19,6 +20,7 @@ from tunewright_cli.cluster.portforward import ForwardedConnection, PortForward
 from tunewright_cli.exits import CliError, Exit
 from tunewright_cli.load.chat import AnswerError, chat_body, stream_chat
 from tunewright_cli.load.endpoint import by_url, choose_revision
+from tunewright_cli.load.runner import run_load
 from tunewright_cli.load.statistics import Sample, percentile, report, speed, tpot, ttft
 
 
@@ -42,6 +44,39 @@ def test_a_revision_is_asked_for_by_the_mesh_header() -> None:
         assert run(["ask", "guide", "What?", "--url", url, "--revision", "c0ffee12", "--model", "m"]) is Exit.OK
     ((body, headers),) = script.seen
     assert (body["model"], headers["x-tunewright-revision"]) == ("m", "c0ffee12")
+
+
+def test_a_url_wants_the_hash_of_a_revision(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "guide", "--url", "http://127.0.0.1:9", "--revision", "candidate"]) is Exit.ERROR
+    assert "--url needs the hash of a revision, not the word candidate" in capsys.readouterr().err
+
+
+def test_a_service_may_be_named_with_its_kind() -> None:
+    with model_server(script := Script()) as url:
+        assert run(["ask", "tis/guide", "What?", "--url", url]) is Exit.OK
+    assert script.seen[0][0]["model"] == "guide"
+
+
+def test_the_first_token_is_timed_from_an_open_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    dial, clock = http.client.HTTPConnection.connect, [0.0]
+
+    def slowly(connection: http.client.HTTPConnection) -> None:
+        clock[0] += 100  # the handshake of a far server
+        dial(connection)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", slowly)
+    monkeypatch.setattr("tunewright_cli.load.runner.time.perf_counter", lambda: clock[0])
+    with model_server(Script()) as url:
+        (sample,) = run_load(by_url(url, "", 5), "guide", ["What?"], requests=1, concurrency=1, max_tokens=8)
+    assert (sample.started, sample.first) == (100, 100)
+
+
+def test_ctrl_c_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunewright_cli.load.endpoint.http.client.HTTPConnection.connect", interrupt)
+    assert run(["ask", "guide", "What?", "--url", "http://127.0.0.1:9"]) is Exit.ERROR
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,13 @@ def test_the_chain_with_everything(name: str, snapshot: Snapshot) -> None:
     snapshot(f"{name}-wide", render_chain(build_chain(find_focus(asked, given), given), NOW, wide=True))
 
 
+def test_the_service_fits_on_a_small_terminal(snapshot: Snapshot) -> None:
+    asked, given = CHAINS["chain-canary"]
+    screen = render_chain(build_chain(find_focus(asked, given), given), NOW, short=True)
+    snapshot("chain-canary-short", screen)
+    assert len(text_of(screen).splitlines()) <= 24
+
+
 def _rows(namespace: str = make.NAMESPACE) -> tuple[list[Object], list[Object], list[Object]]:
     given = everything()
     jobs, versions, services = (list(some.values()) for some in (given.jobs, given.versions, given.services))
