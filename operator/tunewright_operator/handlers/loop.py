@@ -19,7 +19,7 @@ from tunewright_operator.kube.errors import Conflict, KubeError, NotFound, Trans
 from tunewright_operator.kube.protocol import Kube
 from tunewright_operator.metrics import Metrics
 from tunewright_operator.reconcile.events import compute_events
-from tunewright_operator.reconcile.result import Children, Event, Result
+from tunewright_operator.reconcile.result import Check, Children, Event, Result
 from tunewright_operator.status.durations import finished_stages, new_restarts
 
 Manifest = dict[str, Any]
@@ -49,7 +49,8 @@ class Loop:
     children: Callable[[], Children]
     post: Callable[[Event], None]
     _status: Manifest | None = field(default=None, init=False)
-    _check: Analysis | None = field(default=None, init=False)
+    _check: Check | None = field(default=None, init=False)
+    _measuring: asyncio.Future[Analysis] | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
 
     async def run(self, wake: asyncio.Event, stopped: Callable[[], bool]) -> None:
@@ -58,8 +59,9 @@ class Loop:
             while not stopped():
                 wake.clear()  # before reading, so that a change while we reconcile is not lost
                 delay = await self.turn()
-                await _sleep(wake, delay)
+                await _sleep(wake, delay, self._measuring)
         finally:
+            self._stop_measuring()
             self.metrics.forget(self.key)
 
     async def turn(self) -> float | None:
@@ -78,18 +80,40 @@ class Loop:
         seen = self.read()
         old: Manifest = self._status if self._status is not None else seen.get("status") or {}
         obj = {**seen, "status": old}
-        children = replace(self.children(), check=self._check)
-        self._check = None
+        found = self._found()
+        children = replace(self.children(), check=found)
         try:
             result = await self.reconcile(self.kube, self.config, obj, children, datetime.now(UTC))
-            self._check = result.check
             if result.status != obj["status"]:
                 await self.kube.patch_status(obj, result.status)
                 obj["status"] = result.status
         finally:
             # What was written on the way counts, whatever failed after it.
             self._stored(old, obj["status"])
+        self._measure(result.check, decided=found is not None)
         return result
+
+    def _found(self) -> Analysis | None:
+        """What the check has found, if it is over. Raises what ended it instead; it is then made anew."""
+        if self._measuring is None or not self._measuring.done():
+            return None
+        if error := self._measuring.exception():
+            self._stop_measuring()
+            raise error
+        return self._measuring.result()
+
+    def _measure(self, check: Check | None, *, decided: bool) -> None:
+        """Go on with the check that this turn asks for: one that was decided about, or that nobody asks for any more,
+        ends."""
+        if decided or check != self._check:
+            self._stop_measuring()
+        if check and self._measuring is None:
+            self._check, self._measuring = check, asyncio.ensure_future(check.make())
+
+    def _stop_measuring(self) -> None:
+        if self._measuring:
+            self._measuring.cancel()
+        self._check = self._measuring = None
 
     def _stored(self, old: Manifest, new: Manifest) -> None:
         if new != old:
@@ -129,9 +153,13 @@ def backoff(failures: int) -> float:
     return float(delay * random.uniform(0.8, 1.2))
 
 
-async def _sleep(wake: asyncio.Event, delay: float | None) -> None:
+async def _sleep(wake: asyncio.Event, delay: float | None, measuring: asyncio.Future[Analysis] | None) -> None:
+    """Until a change, the end of the check, or the delay."""
+    woken = asyncio.ensure_future(wake.wait())
+    awaited: list[asyncio.Future[Any]] = [woken, measuring] if measuring else [woken]
     try:
-        await asyncio.wait_for(wake.wait(), delay)
-    except TimeoutError:
-        return
-    await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.wait(awaited, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        woken.cancel()
+    if wake.is_set():
+        await asyncio.sleep(SETTLE_SECONDS)

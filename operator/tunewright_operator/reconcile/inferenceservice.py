@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -56,7 +57,7 @@ from tunewright_operator.policies.servable import (
 from tunewright_operator.reconcile.execute import execute
 from tunewright_operator.reconcile.lookup import claim_exists
 from tunewright_operator.reconcile.measure import measure
-from tunewright_operator.reconcile.result import Children, Result
+from tunewright_operator.reconcile.result import Check, Children, Result
 from tunewright_operator.status.inferenceservice import Situation, compute_status, find_gap
 from tunewright_operator.status.parsing import explain
 
@@ -99,15 +100,6 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         made_up = plan_rollout(restart_clocks(state, now), rollout, world)
         if _is_late(config, obj, target, made_up, (*children.services, *foreign)):
             decided = made_up
-    window = due_check(state, rollout, world) if decided.state == state else None
-    if window and target.spec:
-        # Decided in the next turn, which sees what happened while we measured: an abort, a revocation, a lost pod.
-        candidate = serving.revisions[window.revision]
-        check = await measure(
-            kube, config, obj, target.spec, children=children, window=window, candidate=candidate, now=now
-        )
-        return Result(obj["status"], requeue_after=0, check=check)
-
     step = plan_serving(config, obj, target, world=world, decided=decided, children=children, foreign=foreign)
     seen = Situation(
         namespace=obj["metadata"]["namespace"],
@@ -138,7 +130,16 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         # Only now: what the provider before it made is looked for as long as status names that one.
         seen = replace(seen, traffic=_traffic_status(target.spec, decided) or previous.traffic)
     status = compute_status(seen, now)
-    return Result(status.to_dict(), _requeue(config, seen, decided))
+    check = None
+    if decided.state == state and target.spec and (window := due_check(state, rollout, world)):
+        candidate = serving.revisions[window.revision]
+        look = partial(
+            measure, kube, config, obj, target.spec, children=children, window=window, candidate=candidate, now=now
+        )
+        check = Check((window.revision, window.weight, previous.candidate and previous.candidate.checked_at), look)
+    # What is due while a check is made is the check itself.
+    due = None if check else decided.requeue_after
+    return Result(status.to_dict(), _requeue(config, seen, due), check)
 
 
 def _is_late(
@@ -173,9 +174,9 @@ async def _lead_away(
         logger.warning("requests cannot be led away from what is withdrawn: %s", error)
 
 
-def _requeue(config: OperatorConfig, seen: Situation, decided: RolloutPlan) -> float:
+def _requeue(config: OperatorConfig, seen: Situation, due: float | None) -> float:
     waiting = config.recheck_interval if find_gap(seen) else _SETTLED_SECONDS
-    return waiting if decided.requeue_after is None else min(waiting, decided.requeue_after)
+    return waiting if due is None else min(waiting, due)
 
 
 async def _resolve(kube: Kube, config: OperatorConfig, obj: Manifest, versions: dict[str, Manifest]) -> Target:

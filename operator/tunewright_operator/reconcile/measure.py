@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 
 from tunewright_api.base import seconds
 from tunewright_api.inferenceservice import InferenceServiceSpec
@@ -21,6 +22,7 @@ from tunewright_operator.manifests.naming import revision_name, service_host
 from tunewright_operator.manifests.server import SERVICE_PORT
 from tunewright_operator.observe.revisions import RevisionState, ready_pod
 from tunewright_operator.policies.analysis import Answer, Samples, checks_of, judge
+from tunewright_operator.policies.answers import judge_probes
 from tunewright_operator.policies.promql import REQUESTS, build_queries
 from tunewright_operator.policies.rollout import Window
 from tunewright_operator.reconcile.lookup import find
@@ -45,7 +47,9 @@ async def measure(
     """Look at the window and ask the probes; a breach of a metric is not held up by slow probes."""
     namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
     address = _candidate_address(config, obj, children, window.revision)
-    probing = asyncio.create_task(_answers(kube, namespace, name, address, spec.rollout.probes))
+    probing = asyncio.create_task(
+        _answers(kube, namespace, name, address, spec.rollout.probes, limit=float(window.seconds))
+    )
     try:
         samples = await _sample(config.prometheus_url, obj, spec, window, now)
         early = judge(window, spec.rollout, samples, None, candidate, now)
@@ -85,8 +89,10 @@ def _by_revision(vector: Vector) -> Mapping[str, float]:
 
 
 async def _answers(
-    kube: Kube, namespace: str, name: str, address: "_Address", probes: Probes | None
+    kube: Kube, namespace: str, name: str, address: "_Address", probes: Probes | None, *, limit: float
 ) -> list[Answer] | None:
+    """Asks no more once so many answers are wrong that the others cannot change the verdict, and nothing later than
+    `limit` seconds after the first question."""
     if probes is None:
         return None
     if address.url is None:
@@ -94,12 +100,21 @@ async def _answers(
     token, problem = await _judge_token(kube, namespace, probes.judge)
     # A burst of questions would slow down what is being measured.
     turnstile = asyncio.Semaphore(_AT_ONCE)
+    end = monotonic() + limit
+    answers: list[Answer] = []
 
-    async def one(url: str, probe: Probe) -> Answer:
+    async def one(url: str, probe: Probe) -> None:
         async with turnstile:
-            return await _answer(url, name, probe, probes, token=token, problem=problem)
+            if judge_probes(probes, answers).verdict is Verdict.FAIL:
+                return
+            if monotonic() > end:
+                late = f"was not asked: those before it took all of the {limit:.0f} s"
+                answers.append(Answer(probe, None, late))
+            else:
+                answers.append(await _answer(url, name, probe, probes, token=token, problem=problem))
 
-    return list(await asyncio.gather(*(one(address.url, probe) for probe in probes.prompts)))
+    await asyncio.gather(*(one(address.url, probe) for probe in probes.prompts))
+    return sorted(answers, key=lambda answer: probes.prompts.index(answer.probe))
 
 
 async def _answer(

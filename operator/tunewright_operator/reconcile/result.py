@@ -1,6 +1,7 @@
 """What every reconcile function takes and returns."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright_api.rollout_status import Analysis
@@ -25,8 +26,17 @@ class Children:
     disruption_budgets: tuple[Manifest, ...] = ()
     # Every ModelVersion of the namespace: no children, but what an InferenceService chooses from.
     versions: tuple[Manifest, ...] = ()
-    # The check that the turn before made.
+    # What the check that an earlier turn asked for has found.
     check: Analysis | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """A look at the candidate that takes a while, made beside the turns. `subject` says what it looks at: two checks of
+    one subject are the same."""
+
+    subject: Hashable
+    make: Callable[[], Awaitable[Analysis]] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -43,9 +53,10 @@ class Result:
     """Outcome of one reconcile. `requeue_after` in seconds; None waits for the next wake-up.
 
     A reconcile that writes a status on the way, before it carries out what it announces, puts it into the object.
-    `check` is handed to the next turn: measuring takes a while, and the decision shall see what happened meanwhile.
+    `check` is to be made while turns go on, for as long as each of them asks for it; the first turn after its end gets
+    what it found, and so decides with all that happened meanwhile.
     """
 
     status: Manifest
     requeue_after: float | None = None
-    check: Analysis | None = None
+    check: Check | None = None

@@ -1,6 +1,7 @@
 """The loop of an object: what is written, told and retried."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from tunewright_operator.handlers.wakeups import Wakeups
 from tunewright_operator.kube.errors import Conflict, Forbidden, Invalid, NotFound, Transient
 from tunewright_operator.kube.protocol import Kube
 from tunewright_operator.metrics import Metrics
-from tunewright_operator.reconcile.result import Children, Event, Result
+from tunewright_operator.reconcile.result import Check, Children, Event, Result
 
 Object = dict[str, Any]
 
@@ -35,6 +36,7 @@ class World:
     answers: list[Result | Exception]
     stored: Object = field(default_factory=lambda: {"observedGeneration": -1})
     seen: list[Object] = field(default_factory=list)
+    checks: list[Any] = field(default_factory=list)  # what each turn was told about a check
     written: list[Object] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     refuse: Exception | None = None
@@ -65,6 +67,7 @@ class World:
     async def reconcile(self, kube: Kube, config: Any, obj: Object, children: Children, now: datetime) -> Result:
         """The next answer."""
         self.seen.append(obj["status"])
+        self.checks.append(children.check)
         if self.record:
             self.written.append(self.record)
             obj["status"], self.record = self.record, None
@@ -215,3 +218,99 @@ async def test_a_status_that_was_written_on_the_way_counts_whatever_fails_after_
     await world.loop.turn()
     assert world.seen == [{"observedGeneration": -1}, status()]
     assert world.written == [status()], "once"
+
+
+# --- a check beside the turns -----------------------------------------------------------------
+
+
+class Look:
+    """A check that finds something when the test says so."""
+
+    def __init__(self, subject: str = "b at 10 %") -> None:
+        self.found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.check = Check(subject, self._make)
+        self.cancelled = self.begun = 0
+
+    async def _make(self) -> Any:
+        self.begun += 1
+        try:
+            return await asyncio.shield(self.found)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    def asked(self) -> Result:
+        """A turn that asks for it."""
+        return Result(status(), check=self.check)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let tasks run until something is true."""
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110 - what tasks do sets no event
+            await asyncio.sleep(0)
+
+
+async def test_turns_go_on_while_a_check_is_made_and_its_end_wakes_the_loop() -> None:
+    look = Look()
+    world = World([look.asked(), look.asked(), Result(status()), Result(status())])
+    wake, stopped = asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(world.loop.run(wake, stopped.is_set))
+    await until(lambda: look.begun == 1)
+    wake.set()
+    await until(lambda: len(world.seen) == 2)
+    assert world.checks == [None, None]
+    look.found.set_result("the finding")
+    await until(lambda: len(world.seen) == 3)
+    assert world.checks == [None, None, "the finding"]
+    wake.set()
+    await until(lambda: len(world.seen) == 4)
+    assert world.checks[-1] is None, "it is decided about once"
+    assert (look.begun, look.cancelled) == (1, 0)
+    stopped.set()
+    wake.set()
+    await running
+
+
+async def test_a_check_that_no_turn_asks_for_any_more_is_cancelled() -> None:
+    look, other = Look(), Look("b at 50 %")
+    world = World([look.asked(), other.asked(), Result(status())])
+    await world.loop.turn()
+    await until(lambda: look.begun == 1)
+    await world.loop.turn()
+    await until(lambda: (look.cancelled, other.begun) == (1, 1))
+    await world.loop.turn()
+    await until(lambda: other.cancelled == 1)
+
+
+async def test_a_check_ends_with_its_loop() -> None:
+    look = Look()
+    world = World([look.asked()])
+    running = asyncio.create_task(world.loop.run(asyncio.Event(), lambda: False))
+    await until(lambda: look.begun == 1)
+    running.cancel()
+    await until(lambda: look.cancelled == 1)
+
+
+async def test_what_a_check_found_is_kept_until_a_turn_succeeds() -> None:
+    look = Look()
+    world = World([look.asked(), Transient("busy"), Result(status())])
+    await world.loop.turn()
+    look.found.set_result("the finding")
+    await until(lambda: look.begun == 1)
+    await asyncio.sleep(0)
+    await world.loop.turn()
+    await world.loop.turn()
+    assert world.checks == [None, "the finding", "the finding"]
+
+
+async def test_a_check_that_cannot_be_made_is_made_anew() -> None:
+    look, again = Look(), Look()
+    world = World([look.asked(), again.asked()])
+    await world.loop.turn()
+    look.found.set_exception(Transient("no Secret can be read"))
+    await until(lambda: look.begun == 1)
+    await asyncio.sleep(0)
+    assert await world.loop.turn() == pytest.approx(1, rel=0.3)
+    await world.loop.turn()
+    await until(lambda: again.begun == 1)

@@ -137,3 +137,27 @@ async def test_a_candidate_that_nobody_can_reach_is_inconclusive(world: World) -
     world.answer = ModelError("http://10.0.0.7:8000/v1/chat/completions cannot be reached: ClientConnectorError")
     found = await world.check(probes={"prompts": [EXACT]})
     assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "NoAnswers")
+
+
+async def test_nothing_more_is_asked_once_enough_answers_are_wrong(world: World) -> None:
+    world.answer = "London"
+    prompts = [EXACT | {"name": f"capital-{number}", "prompt": f"{number}"} for number in range(32)]
+    found = await world.check(probes={"prompts": prompts, "minPassPercent": 90})
+    assert (found.verdict, found.reason) == (Verdict.FAIL, "WrongAnswers")
+    assert [prompt for _, _, prompt in world.asked[1:]] == ["0", "1", "2", "3"]
+
+
+async def test_a_set_of_slow_probes_ends_with_the_interval(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+
+    async def slow(*_: Any, **__: Any) -> str:
+        nonlocal clock
+        clock += 20
+        return "Paris"
+
+    monkeypatch.setattr(module, "ask", slow)
+    monkeypatch.setattr(module, "monotonic", lambda: clock)
+    prompts = [EXACT | {"name": f"capital-{number}"} for number in range(32)]
+    found = await world.check(probes={"prompts": prompts})
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.message.endswith("probe capital-4: was not asked: those before it took all of the 60 s")

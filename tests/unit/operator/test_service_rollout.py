@@ -55,6 +55,7 @@ class World:
         self.verdict = Verdict.PASS
         self.checks = 0
         self.check: Analysis | None = None
+        self.probes_hang = False
         self.kill_at: int | None = None
         monkeypatch.setattr(module, "measure", self._measure)
 
@@ -82,7 +83,8 @@ class World:
         self.check = None
         try:
             result = await reconcile(self.kube, self.settings, obj, children, self.now)
-            self.obj["status"], self.check = result.status, result.check
+            self.obj["status"] = result.status
+            self.check = await result.check.make() if result.check and not self.probes_hang else None
         except KilledError:
             for status in self.kube.statuses[recorded:]:
                 self.obj["status"] = status
@@ -523,3 +525,38 @@ async def test_what_others_add_to_a_route_stays(canary: World) -> None:
     canary.kube.writes.clear()
     await canary.settle()
     assert canary.kube.writes == []
+
+
+# --- while a check is made --------------------------------------------------------------------
+
+
+async def test_an_abort_does_not_wait_for_probes_that_hang(canary: World) -> None:
+    canary.probes_hang = True
+    await canary.settle(seconds=10)
+    assert canary.weights() == {"guide-v1": 90, "guide-v2": 10}
+    canary.ask("abort")
+    await canary.turn()
+    assert canary.weights() == {"guide-v1": 100}
+    assert canary.obj["status"]["rejected"]["reason"] == "Aborted"
+
+
+async def test_status_is_up_to_date_while_a_check_is_made_and_nobody_runs_in_circles(canary: World) -> None:
+    canary.probes_hang = True
+    canary.now += INTERVAL
+    run_deployment(canary.kube, canary.obj["status"]["stable"]["revision"], ready=0)
+    obj = copy.deepcopy(canary.obj)
+    first = await reconcile(canary.kube, MEASURED, obj, canary.kube.children(obj), canary.now)
+    assert {c["type"]: c["status"] for c in first.status["conditions"]}["Ready"] == "False"
+    assert first.requeue_after == MEASURED.recheck_interval
+    obj["status"] = first.status
+    second = await reconcile(canary.kube, MEASURED, obj, canary.kube.children(obj), canary.now + timedelta(seconds=9))
+    assert first.check
+    assert second.check == first.check, "the same check goes on"
+
+
+async def test_a_check_ends_with_the_candidate_that_it_looks_at(canary: World) -> None:
+    canary.now += INTERVAL
+    obj = copy.deepcopy(canary.obj)
+    assert (await reconcile(canary.kube, MEASURED, obj, canary.kube.children(obj), canary.now)).check
+    obj["spec"]["model"] = {"versionRef": {"name": "guide-v3"}}
+    assert (await reconcile(canary.kube, MEASURED, obj, canary.kube.children(obj), canary.now)).check is None
