@@ -63,9 +63,8 @@ def bare(model: nn.Module) -> nn.Module:
     """The transformers model inside wrappers of DDP, DeepSpeed, torch.compile and peft."""
     while True:
         inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
-        if inner is None and hasattr(model, "peft_config"):
-            inner = getattr(model, "base_model", None)
-            inner = getattr(inner, "model", inner)
+        if inner is None and hasattr(model, "get_base_model"):
+            inner = model.get_base_model()
         if not isinstance(inner, nn.Module):
             return model
         model = inner
