@@ -32,7 +32,8 @@ _WHOLE = {"selector", "labels"}
 class Step:
     """One move towards the desired state. What must stop goes first, whatever the apiserver says to the rest.
 
-    `withdraw` is deleted first. `patch` is for a child whose other fields are immutable: (child, merge patch). Then
+    `lead` is applied first: each of them leads requests away from what shall get none, and none waits for another.
+    `withdraw` is deleted then. `patch` is for a child whose other fields are immutable: (child, merge patch). Then
     `apply`, in order. `delete` is what is merely no longer needed, and goes last.
     """
 
@@ -40,6 +41,7 @@ class Step:
     delete: tuple[Manifest, ...] = ()
     patch: tuple[tuple[Manifest, Manifest], ...] = ()
     withdraw: tuple[Manifest, ...] = ()
+    lead: tuple[Manifest, ...] = ()
 
 
 def key(manifest: Manifest) -> tuple[str, str]:

@@ -1,25 +1,46 @@
 """Perform a step: what must stop, then what shall be there, then what is no longer needed."""
 
+from dataclasses import dataclass
+
 from tunewright_operator.kube.errors import AlreadyExists, Forbidden, Invalid, KubeError, NameTaken
 from tunewright_operator.kube.protocol import Kube, Manifest
 from tunewright_operator.plan import Step
 
 
-async def execute(kube: Kube, step: Step) -> KubeError | None:
-    """Returns the first answer that trying again does not change; such an answer belongs into a condition.
+@dataclass(frozen=True)
+class Refused:
+    """An answer that trying again does not change; it belongs into a condition. `left` is what was not applied."""
+
+    message: str
+    reason: str = ""
+    left: tuple[Manifest, ...] = ()
+
+
+async def execute(kube: Kube, step: Step) -> Refused | None:
+    """Returns the first refusal.
 
     After a refusal nothing is pruned: what runs is worth more than what cannot be created. What was withdrawn or
     suspended has stopped by then. Conflict and Transient are raised, and the caller's loop tries again.
     """
+    failed: list[tuple[Manifest, KubeError]] = []
+    for manifest in step.lead:
+        try:
+            await _write(kube, manifest)
+        except KubeError as error:
+            failed.append((manifest, error))
     for child in step.withdraw:
         await kube.delete(child)
+    left = list(step.apply)
     try:
         for child, body in step.patch:
             await kube.patch(child, body)
-        for manifest in step.apply:
-            await _write(kube, manifest)
+        if failed:
+            raise failed[0][1]
+        while left:
+            await _write(kube, left[0])
+            left.pop(0)
     except (Forbidden, Invalid, NameTaken) as error:
-        return error
+        return Refused(error.message, error.reason, (*(manifest for manifest, _ in failed), *left))
     for child in step.delete:
         await kube.delete(child)
     return None

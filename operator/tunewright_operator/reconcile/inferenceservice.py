@@ -4,7 +4,6 @@ Each turn reads the world, decides with the pure planner, writes the decision to
 the traffic shall be follows from that status alone, so an operator that is killed in between goes on from it.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,7 +20,7 @@ from tunewright_api.traffic import Traffic, TrafficProvider
 from tunewright_api.uris import parse_pvc
 from tunewright_operator.clients.models import fetch_readiness
 from tunewright_operator.config import OperatorConfig
-from tunewright_operator.kube.errors import KubeError, NotFound
+from tunewright_operator.kube.errors import NotFound
 from tunewright_operator.kube.protocol import Kube, Manifest
 from tunewright_operator.manifests.common import owner_labels
 from tunewright_operator.manifests.server import (
@@ -32,7 +31,7 @@ from tunewright_operator.manifests.server import (
     desired_replicas,
     scale_patch,
 )
-from tunewright_operator.manifests.traffic import KINDS, build_traffic, lost
+from tunewright_operator.manifests.traffic import KINDS, build_traffic, lost, shares
 from tunewright_operator.observe.revisions import Serving, observe_serving, ready_pod
 from tunewright_operator.plan import Step, key, plan
 from tunewright_operator.policies.rollout import (
@@ -60,8 +59,6 @@ from tunewright_operator.reconcile.measure import measure
 from tunewright_operator.reconcile.result import Check, Children, Result
 from tunewright_operator.status.inferenceservice import Situation, compute_status, find_gap
 from tunewright_operator.status.parsing import explain
-
-logger = logging.getLogger(__name__)
 
 # Watches wake us. This is for what none shows: a lost watch, or an object of a mesh that somebody removed.
 _SETTLED_SECONDS = 60.0
@@ -121,11 +118,15 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
     if decided.state != state and status.to_dict() != obj["status"]:
         await kube.patch_status(obj, status.to_dict())
         obj["status"] = status.to_dict()
-    if decided.remove & world.withdrawn:
-        await _lead_away(kube, config, obj, target, decided, routes=(*children.services, *foreign))
     refused = await execute(kube, step)
     if refused:
-        seen = replace(seen, refused=refused.message, refused_reason=refused.reason or "ApplyRefused")
+        routes = {key(route): route for route in (*children.services, *foreign)}
+        seen = replace(
+            seen,
+            refused=refused.message,
+            refused_reason=refused.reason or "ApplyRefused",
+            unmoved=_moves([one for one in refused.left if key(one) in routes], tuple(routes.values())),
+        )
     elif target.routable:
         # Only now: what the provider before it made is looked for as long as status names that one.
         seen = replace(seen, traffic=_traffic_status(target.spec, decided) or previous.traffic)
@@ -151,27 +152,13 @@ def _is_late(
     """
     if target.spec is None or decided.split is None or not target.routable:
         return False
-    return bool(plan(build_traffic(obj, target.spec, decided.split, config.namespace), routes).apply)
+    return _moves(plan(build_traffic(obj, target.spec, decided.split, config.namespace), routes).apply, routes)
 
 
-async def _lead_away(
-    kube: Kube,
-    config: OperatorConfig,
-    obj: Manifest,
-    target: Target,
-    decided: RolloutPlan,
-    *,
-    routes: Sequence[Manifest],
-) -> None:
-    """Before the pods of a withdrawn revision end, move requests away from them. A route goes before the subset that it
-    uses. What cannot be moved does not hold up the end."""
-    if target.spec is None or decided.split is None or not target.routable:
-        return
-    wanted = build_traffic(obj, target.spec, decided.split, config.namespace)
-    try:
-        await execute(kube, plan(tuple(reversed(wanted)), routes))
-    except KubeError as error:
-        logger.warning("requests cannot be led away from what is withdrawn: %s", error)
+def _moves(manifests: Sequence[Manifest], routes: Sequence[Manifest]) -> bool:
+    """Whether one of the manifests gives requests to others than the stored object does."""
+    stored = {key(route): shares(route) for route in routes}
+    return any(shares(manifest) != stored.get(key(manifest)) for manifest in manifests)
 
 
 def _requeue(config: OperatorConfig, seen: Situation, due: float | None) -> float:
@@ -317,6 +304,7 @@ def plan_serving(
         ],
         withdraw=withdraw,
     )
+    lead = _lead_away(step.apply, routes, movable, decided, withdraw)
     applied = {key(manifest) for manifest in step.apply}
     scaled = [
         (deployment, body)
@@ -325,7 +313,30 @@ def plan_serving(
         and (pods_wanted := decided.replicas.get(_revision_of(deployment))) is not None
         and (body := scale_patch(deployment, pods_wanted))
     ]
-    return replace(step, patch=tuple(scaled))
+    return replace(
+        step,
+        patch=tuple(scaled),
+        lead=lead,
+        apply=tuple(manifest for manifest in step.apply if manifest not in lead),
+    )
+
+
+def _lead_away(
+    stale: Sequence[Manifest],
+    routes: Sequence[Manifest],
+    stored: Sequence[Manifest],
+    decided: RolloutPlan,
+    withdraw: Sequence[Manifest],
+) -> tuple[Manifest, ...]:
+    """The routes to write before all else, so that nobody is sent to a revision that ends, or that shall get nothing
+    any more: neither may wait for an object that the apiserver refuses. A route goes before the subset that it uses."""
+    back = decided.split is not None and not decided.split.weight
+    ours, there = {key(route) for route in routes}, {key(child) for child in stored}
+    return tuple(
+        manifest
+        for manifest in reversed(stale)
+        if key(manifest) in ours & there and (withdraw or (back and _moves([manifest], stored)))
+    )
 
 
 def _revision_of(child: Manifest) -> str:

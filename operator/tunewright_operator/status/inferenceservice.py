@@ -42,6 +42,7 @@ class Situation:
     leads: bool = False  # this turn writes the Service, which leads to the stable revision then
     refused: str = ""  # what the apiserver said to our children
     refused_reason: str = "ApplyRefused"
+    unmoved: bool = False  # because of that some requests still go where they went before
 
     @property
     def state(self) -> RolloutState:
@@ -89,7 +90,8 @@ def _refusal(now: Situation) -> Gap | None:
 def _refused(now: Situation) -> Gap | None:
     if not now.refused:
         return None
-    return Gap(now.refused_reason, f"a child cannot be created: {now.refused}")
+    still = "; the traffic is still as before" if now.unmoved else ""
+    return Gap(now.refused_reason, f"a child cannot be created: {now.refused}{still}")
 
 
 def _rolled_back(now: Situation) -> Gap | None:

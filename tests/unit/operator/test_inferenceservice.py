@@ -454,7 +454,7 @@ async def test_a_child_that_the_apiserver_refuses_is_told() -> None:
     kube.refuse["Deployment"] = Invalid("spec.template: Invalid value", 422)
     result = await turn(reconcile, kube, obj)
     assert conditions(obj) == progressing("ApplyRefused")
-    assert "spec.template: Invalid value" in obj["status"]["message"]
+    assert obj["status"]["message"] == "a child cannot be created: spec.template: Invalid value"
     assert result.requeue_after
 
 
@@ -477,6 +477,7 @@ async def test_a_service_of_the_teams_own_is_not_taken_over() -> None:
     assert not kube.of("Deployment"), "no GPU loads a model that nobody can reach"
     assert conditions(obj) == progressing("NameTaken")
     assert "Service guide exists already and was not made by Tunewright: delete it" in obj["status"]["message"]
+    assert "traffic" not in obj["status"]["message"]
     assert result.requeue_after == CONFIG.recheck_interval
     kube.objects.pop(("Service", "guide"))
     await serve(kube, obj)

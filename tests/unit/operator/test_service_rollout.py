@@ -24,7 +24,7 @@ from tests.serving import (
 from tests.serving import service as build_service
 from tunewright_api.names import ANNOTATION_REQUEST, LABEL_VERSION
 from tunewright_api.rollout_status import Analysis, Verdict
-from tunewright_operator.kube.errors import Forbidden
+from tunewright_operator.kube.errors import Forbidden, Invalid
 from tunewright_operator.observe.times import format_time
 from tunewright_operator.policies.rollout import RETIRE_SECONDS
 from tunewright_operator.reconcile import inferenceservice as module
@@ -560,3 +560,69 @@ async def test_a_check_ends_with_the_candidate_that_it_looks_at(canary: World) -
     assert (await reconcile(canary.kube, MEASURED, obj, canary.kube.children(obj), canary.now)).check
     obj["spec"]["model"] = {"versionRef": {"name": "guide-v3"}}
     assert (await reconcile(canary.kube, MEASURED, obj, canary.kube.children(obj), canary.now)).check is None
+
+
+# --- what the apiserver refuses ---------------------------------------------------------------
+
+
+async def test_a_rollback_does_not_wait_for_another_object_that_is_refused(canary: World) -> None:
+    canary.obj["spec"]["traffic"] = {"provider": "Istio", "hashHeader": "x-user"}
+    canary.kube.refuse["DestinationRule"] = Invalid("admission webhook denied the request", 422)
+    canary.ask("abort")
+    await canary.turn()
+    assert canary.weights() == {"guide-v1": 100}
+    assert canary.obj["status"]["message"] == "a child cannot be created: admission webhook denied the request"
+
+
+async def test_a_rollback_that_cannot_be_carried_out_is_not_told_as_one(canary: World) -> None:
+    canary.kube.refuse["VirtualService"] = Invalid("admission webhook denied the request", 422)
+    canary.ask("abort")
+    await canary.turn()
+    assert canary.weights() == {"guide-v1": 90, "guide-v2": 10}
+    assert canary.obj["status"]["message"] == (
+        "a child cannot be created: admission webhook denied the request; the traffic is still as before"
+    )
+    canary.kube.refuse.clear()
+    await canary.turn()
+    assert canary.weights() == {"guide-v1": 100}
+
+
+async def test_a_rollback_scales_the_stable_revision_up_again_whatever_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(monkeypatch, replicas=2)
+    await world.settle()
+    world.move("guide-v2")
+    await world.settle()
+    stable = next(d for d in world.kube.of("Deployment") if d["metadata"]["labels"][LABEL_VERSION] == "guide-v1")
+    stable["spec"]["replicas"] = 0
+    world.kube.refuse["VirtualService"] = Invalid("admission webhook denied the request", 422)
+    world.ask("abort")
+    await world.turn()
+    assert stable["spec"]["replicas"] == 2
+
+
+async def test_a_refused_object_that_shares_no_requests_stops_no_check(canary: World) -> None:
+    canary.obj["spec"]["traffic"] = {"provider": "Istio", "hashHeader": "x-user"}
+    canary.kube.refuse["DestinationRule"] = Invalid("admission webhook denied the request", 422)
+    canary.verdict = Verdict.FAIL
+    for _ in range(4):
+        canary.now += timedelta(seconds=5)
+        await canary.turn()
+    assert canary.checks == 1
+    assert canary.weights() == {"guide-v1": 100}
+
+
+async def test_nothing_is_measured_while_the_candidate_has_not_got_its_share(canary: World) -> None:
+    canary.now += INTERVAL
+    await canary.turn()
+    canary.kube.refuse["VirtualService"] = Invalid("admission webhook denied the request", 422)
+    await canary.turn()
+    assert canary.obj["status"]["candidate"]["weight"] == 50
+    assert canary.weights() == {"guide-v1": 90, "guide-v2": 10}
+    canary.checks = 0
+    for _ in range(6):
+        canary.now += timedelta(seconds=5)
+        await canary.turn()
+    assert canary.checks == 0
+    assert canary.obj["status"]["message"].endswith("the traffic is still as before")

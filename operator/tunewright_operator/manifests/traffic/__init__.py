@@ -1,6 +1,7 @@
 """Pure builders of what leads requests to the revisions of an InferenceService, for each traffic.provider."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from tunewright_api.inferenceservice import InferenceServiceSpec
 from tunewright_api.traffic import TrafficProvider
@@ -11,7 +12,7 @@ from tunewright_operator.manifests.traffic.istio import build_routes
 from tunewright_operator.manifests.traffic.service import build_services
 from tunewright_operator.manifests.traffic.split import Split
 
-__all__ = ["KINDS", "Split", "build_traffic", "lost"]
+__all__ = ["KINDS", "Split", "build_traffic", "lost", "shares"]
 
 # (apiVersion, kind) of what a provider routes by besides Services.
 KINDS: Mapping[TrafficProvider, tuple[tuple[str, str], ...]] = {
@@ -39,6 +40,30 @@ def build_traffic(
             return *services, build_route(owner, spec, split)
         case TrafficProvider.NONE:
             return services
+
+
+def shares(manifest: Manifest) -> Any:
+    """Who gets requests, and copies of them, by this object of the traffic, as built or as stored; None for one that
+    has no say in that. Comparable, no more: what somebody edited may have any shape."""
+    spec = manifest.get("spec") or {}
+    if manifest["kind"] == "Service":
+        return spec.get("selector")
+    if manifest["kind"] not in {"VirtualService", "HTTPRoute"}:
+        return None
+    rule: Manifest = next(reversed(spec.get("http") or spec.get("rules") or ()), {})
+    backends = rule.get("route") or rule.get("backendRefs") or ()
+    copies = [
+        rule.get("mirror"),
+        *(part.get("requestMirror", {}).get("backendRef") for part in rule.get("filters") or ()),
+    ]
+    return (
+        [(_target(backend.get("destination") or backend), backend.get("weight")) for backend in backends],
+        [_target(copy) for copy in copies if copy],
+    )
+
+
+def _target(backend: Manifest) -> Any:
+    return backend.get("subset") or backend.get("name")
 
 
 def lost(spec: InferenceServiceSpec, split: Split) -> str:
