@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from tests.trainer.support import Job
-from tunewright_api.method import LoraMethod
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.deepspeed_config import deepspeed_config
-from tunewright_trainer.plan import plan_run
-from tunewright_trainer.training_arguments import lora_arguments, training_arguments, weights_dtype
+from tunewright_trainer.precision import autocast_dtype, weights_dtype
 
 COMMON = {
     "train_micro_batch_size_per_gpu": 4,
@@ -124,66 +122,22 @@ def test_deepspeed_that_offloads_to_nvme(job: Callable[..., Job]) -> None:
     }
 
 
-def test_training_arguments(job: Callable[..., Job]) -> None:
-    config = parse(job(hyperparameters={"warmupRatio": 0.3, "scheduler": "Constant"}))
-    plan = plan_run(config.hyperparameters, 36, 1)
-    assert training_arguments(config, plan, "cpu", "/work/checkpoints", 600) == {
-        "output_dir": "/work/checkpoints",
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 1,
-        "learning_rate": 2e-3,
-        "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": 2,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "optim": "adamw_torch_fused",
-        "activation_checkpointing": False,
-        "activation_checkpointing_kwargs": None,
-        "bf16": False,
-        "seed": 42,
-        "use_cpu": True,
-        "ddp_backend": None,
-        "ddp_timeout": 600,
-        "average_tokens_across_devices": True,
-        "train_sampling_strategy": "sequential",
-        "dataloader_pin_memory": False,
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-    }
-
-
-def test_lora_arguments() -> None:
-    assert lora_arguments(LoraMethod(rank=8, alpha=16, target_modules=["q_proj"])) == {
-        "task_type": "CAUSAL_LM",
-        "r": 8,
-        "lora_alpha": 16,
-        "lora_dropout": 0.0,
-        "target_modules": ["q_proj"],
-        "bias": "none",
-    }
-    assert lora_arguments(LoraMethod())["target_modules"] == "all-linear"
-
-
 @pytest.mark.parametrize(
     ("overrides", "want"),
     [
-        pytest.param({"method": {"full": {}}}, "float32", id="fp32 master weights of full training"),
-        pytest.param({}, "bfloat16", id="a frozen base needs no master weights"),
+        pytest.param({"method": {"full": {}}}, ("float32", "bfloat16"), id="fp32 master weights of full training"),
+        pytest.param({}, ("bfloat16", "bfloat16"), id="a frozen base needs no master weights"),
         pytest.param(
             {"method": {"full": {}}, "distributed": {"deepspeed": {"zeroStage": 3}}},
-            "bfloat16",
+            ("bfloat16", None),
             id="DeepSpeed keeps the master weights",
         ),
     ],
 )
-def test_weights_of_bf16_training(job: Callable[..., Job], overrides: dict[str, Any], want: str) -> None:
-    config = job(hyperparameters={"precision": "BF16"}, **overrides)
-    assert weights_dtype(parse(config)) == want
-    config.config["hyperparameters"]["precision"] = "FP32"
-    assert weights_dtype(parse(config)) == "float32"
+def test_weights_and_computation_in_bf16(
+    job: Callable[..., Job], overrides: dict[str, Any], want: tuple[str, str | None]
+) -> None:
+    made = job(hyperparameters={"precision": "BF16"}, **overrides)
+    assert (weights_dtype(parse(made)), autocast_dtype(parse(made))) == want
+    made.config["hyperparameters"]["precision"] = "FP32"
+    assert (weights_dtype(parse(made)), autocast_dtype(parse(made))) == ("float32", None)

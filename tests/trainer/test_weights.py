@@ -1,8 +1,8 @@
 """What full fine-tuning saves is a whole model."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import weights
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.layout import Layout
+from tunewright_trainer.parallel.single import Single
 
 
 class Net(torch.nn.Module):
@@ -67,13 +68,10 @@ def load(path: Path) -> Any:
 def save(model: Any, job: Job) -> Layout:
     """Save as rank 0 does at the end of training."""
     config = TrainerConfig.model_validate(job.config)
-    trainer = SimpleNamespace(
-        accelerator=SimpleNamespace(unwrap_model=lambda wrapped: wrapped),
-        model=model,
-        args=SimpleNamespace(process_index=0),
-    )
     layout = Layout(config)
-    weights.save_trained(trainer, config, layout, TrainResult(steps=1, seconds=1))
+    strategy = Single(torch.device("cpu"), contextlib.nullcontext, scales_loss=False)
+    strategy.wrap(model, lambda named: torch.optim.SGD([parameter for _, parameter in named]))
+    weights.save_trained(model, strategy, config, layout, TrainResult(steps=1, seconds=1), keep=True)
     return layout
 
 

@@ -30,7 +30,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        _sync(temporary)
+        sync_file(temporary)
         temporary.chmod(FILE_MODE)
         temporary.replace(path)
     finally:
@@ -49,7 +49,7 @@ def replace_directory(path: Path) -> Iterator[Path]:
         sync_tree(temporary)
         remove_tree(path)
         temporary.rename(path)
-        _sync(path.parent)
+        sync_file(path.parent)
 
 
 @contextlib.contextmanager
@@ -73,7 +73,7 @@ def create_directory(path: Path, owner: str) -> Iterator[Path]:
             if error.errno in _TAKEN:
                 raise NameTakenError(f"{path} exists already") from error
             raise
-        _sync(path.parent)
+        sync_file(path.parent)
 
 
 @contextlib.contextmanager
@@ -99,7 +99,7 @@ def sync_tree(root: Path) -> None:
     """Flush every file below root to the disk, so that the rename that follows never shows an empty file."""
     for path in root.rglob("*"):
         if path.is_file():
-            _sync(path)
+            sync_file(path)
 
 
 def remove_tree(path: Path) -> None:
@@ -108,7 +108,8 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Flush a file, or the entries of a directory, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

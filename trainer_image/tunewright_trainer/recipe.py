@@ -1,64 +1,68 @@
 """The training itself: `recipe = Recipe(…); recipe.setup(); recipe.train(); recipe.cleanup()` on every rank."""
 
-import math
-import os
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.distributed as dist
 import transformers
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from torch import nn
+from transformers import AutoModelForCausalLM
 
+from tunewright_api.method import LoraMethod
 from tunewright_api.names import ExitCode
-from tunewright_api.results import Progress, TrainResult
+from tunewright_api.results import TrainResult
 from tunewright_api.trainer_config import TrainerConfig
-from tunewright_trainer import checkpoint, log
-from tunewright_trainer.batches import collate, labels
+from tunewright_trainer import log
+from tunewright_trainer.checkpoint import directory, resume
+from tunewright_trainer.checkpoint.checkpointer import Checkpointer
 from tunewright_trainer.data import store
+from tunewright_trainer.data.ordered import OrderedRecords
 from tunewright_trainer.data.split import DataOrder
-from tunewright_trainer.deepspeed_config import deepspeed_config
 from tunewright_trainer.errors import PreemptedError, StageError
+from tunewright_trainer.hooks import build_hooks
 from tunewright_trainer.layout import Layout
-from tunewright_trainer.plan import RunPlan, plan_run
+from tunewright_trainer.loader import Loader, Share
+from tunewright_trainer.memory import held_bytes
+from tunewright_trainer.objectives.build import build_objective
+from tunewright_trainer.objectives.objective import Batch
+from tunewright_trainer.optim.optimizer import build_optimizer
+from tunewright_trainer.optim.schedule import learning_rate
+from tunewright_trainer.parallel.build import build_strategy
+from tunewright_trainer.parallel.strategy import StepResult
+from tunewright_trainer.plan import plan_run
+from tunewright_trainer.precision import weights_dtype
+from tunewright_trainer.processes import join
 from tunewright_trainer.progress import Pace
 from tunewright_trainer.rundir import RunDirectory
+from tunewright_trainer.steps import StepRecord, StopTraining
 from tunewright_trainer.telemetry import Telemetry
-from tunewright_trainer.training_arguments import backend, lora_arguments, training_arguments, weights_dtype
 from tunewright_trainer.weights import save_trained
 
-COLLECTIVE_TIMEOUT_ENV = "TUNEWRIGHT_COLLECTIVE_TIMEOUT"
-COLLECTIVE_TIMEOUT = 600
-"""Seconds after which a collective without an answer counts as a lost peer (a node that vanished without closing
-its connections). A process that dies is noticed at once by gloo."""
 
-CHECKPOINT_TIMEOUT_ENV = "TUNEWRIGHT_CHECKPOINT_TIMEOUT"
-CHECKPOINT_TIMEOUT = 120
-"""Seconds after which a checkpoint that rank 0 sees must be visible on every node (NFS caches a directory for 60)."""
+@dataclass(frozen=True)
+class Totals:
+    """What one step reads over all processes: units of the objective, tokens, records."""
+
+    units: int
+    tokens: int
+    samples: int
 
 
-class OrderedRecords:
-    """The records in the order of the whole run, repetitions included."""
+class StepClock:
+    """Where the time of a step goes, in seconds."""
 
-    def __init__(self, records: Sequence[store.PreparedRecord], order: DataOrder, positions: int) -> None:
-        self.records = records
-        self.order = order
-        self.positions = positions
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+        self.waited = self.stalled = 0.0
 
-    def __len__(self) -> int:
-        return self.positions
-
-    def __getitem__(self, position: int) -> dict[str, list[int]]:
-        record = self.records[self.order[position]]
-        return {"input_ids": record.ids, "labels": labels(record)}
-
-    def tokens(self, first: int, last: int) -> int:
-        """Tokens of the positions [first, last)."""
-        return sum(len(self.records[self.order[position]].ids) for position in range(first, last))
+    def lap(self) -> tuple[float, float, float]:
+        """(since the lap before, of it waiting for data, of it waiting for a checkpoint); counts from anew."""
+        now = time.perf_counter()
+        result = (now - self._since, self.waited, self.stalled)
+        self._since, self.waited, self.stalled = now, 0.0, 0.0
+        return result
 
 
 class Recipe:
@@ -69,44 +73,33 @@ class Recipe:
         self.layout = Layout(config)
         self.run_directory = run_directory
         self.telemetry = telemetry
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.trainer: CheckpointingTrainer
 
     def setup(self) -> None:
-        """Join the process group, load records and model, build the Trainer."""
-        config = self.config
+        """Join the process group, load records and model, take up the newest checkpoint.
+
+        Raises:
+            StageError: INVALID_CONFIG, INPUT_NOT_READABLE or PEER_LOST.
+        """
+        config, h = self.config, self.config.hyperparameters
+        self.processes = join(distributed=config.distributed is not None)
+        self.strategy = build_strategy(config, self.processes)
         records = store.read(self.layout.train_records)
-        self.plan = plan_run(config.hyperparameters, len(records), self.world_size)
-        timeout = int(os.environ.get(COLLECTIVE_TIMEOUT_ENV, COLLECTIVE_TIMEOUT))
-        if config.distributed is not None:
-            _join(self.device, timeout)
-        transformers.set_seed(config.hyperparameters.seed)
-        # Arguments come before the model: with ZeRO-3 they make from_pretrained shard the weights while loading.
-        arguments = TrainingArguments(
-            **training_arguments(config, self.plan, self.device, str(self.layout.checkpoints), timeout),
-            deepspeed=deepspeed_config(config, self.device),
+        self.plan = plan_run(h, len(records), self.strategy.data_size)
+        self.source = OrderedRecords(records, DataOrder(len(records), h.seed))
+        self.share = Share(
+            self.strategy.data_rank, self.strategy.data_size, h.micro_batch_size, h.gradient_accumulation_steps
         )
-        self.dataset = OrderedRecords(
-            records, DataOrder(len(records), config.hyperparameters.seed), self.plan.positions
-        )
-        if self.rank == 0:
-            checkpoint.clean(self.layout.checkpoints)
-        self.resume_step = self._agree_on_checkpoint(arguments.device)
-        self.reporter = Reporter(self)
-        self.trainer = CheckpointingTrainer(
-            self.layout.checkpoints,
-            config.checkpoint.keep_last,
-            model=load_model(config, self.layout.base_model),
-            args=arguments,
-            train_dataset=self.dataset,
-            data_collator=collate,
-            callbacks=[self.reporter],
-        )
-        for noisy in (PrinterCallback, ProgressCallback):
-            self.trainer.remove_callback(noisy)
-        self._announce()
+        transformers.set_seed(h.seed)
+        self.model = load_model(config, self.layout.base_model)
+        self.objective = build_objective(config, self.layout, self.model, self.processes.device)
+        # The same initial weights everywhere, but dropout of its own for each copy of the model.
+        transformers.set_seed(h.seed + self.strategy.data_rank)
+        device = self.processes.device
+        self.strategy.wrap(self.model, lambda named: build_optimizer(named, h, device.type))
+        self._take_up()
+        self.pace = Pace(self.plan.total_steps)
+        self.hooks = build_hooks(config, self.plan, self.pace, self.telemetry, self.checkpoints)
+        self._announce(len(records))
 
     def train(self) -> TrainResult:
         """Train from the newest checkpoint to the last step and save the weights.
@@ -115,248 +108,194 @@ class Recipe:
             StageError: PREEMPTED after a stop was asked for, DIVERGED for a loss that is no number.
         """
         started = time.monotonic()
-        resume = None if self.resume_step is None else checkpoint.path_of(self.layout.checkpoints, self.resume_step)
-        self.trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        if self.reporter.stopped:
-            step = self.trainer.state.global_step
-            raise PreemptedError(f"stopped after a checkpoint at step {step} of {self.plan.total_steps}")
-        result = TrainResult(
-            steps=self.trainer.state.global_step,
-            loss=self.reporter.loss,
-            seconds=round(time.monotonic() - started, 1),
-            checkpoint_step=self.reporter.checkpoint_step,
-        )
-        save_trained(self.trainer, self.config, self.layout, result)
-        return result
-
-    def _agree_on_checkpoint(self, device: torch.device) -> int | None:
-        """The step that rank 0 resumes from, seen by all ranks.
-
-        Raises:
-            StageError: INPUT_NOT_READABLE when this rank does not see it in time, PEER_LOST when another one does not.
-        """
-        root = self.layout.checkpoints
-        step = checkpoint.newest(root) if self.rank == 0 else None
-        if not dist.is_initialized():
-            return step
-        chosen = torch.tensor([-1 if step is None else step], device=device)
-        dist.broadcast(chosen, src=0)
-        step = int(chosen.item())
-        if step < 0:
-            return None
-        unseen: StageError | None = None
+        self.loss: float | None = None
+        self.loader = Loader(self.source, self.share, self.processes.device, self.step, self.plan.total_steps)
+        self.run_directory.mark_started(self.processes.rank)
         try:
-            checkpoint.wait_for(root, step, float(os.environ.get(CHECKPOINT_TIMEOUT_ENV, CHECKPOINT_TIMEOUT)))
-        except StageError as error:
-            unseen = error
-        votes = torch.tensor([int(unseen is not None)], device=device)
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        if unseen:
-            raise unseen
-        if votes.item():
-            raise StageError(
-                ExitCode.PEER_LOST,
-                f"another process of this run does not see {checkpoint.path_of(root, step)}: look at the pod that "
-                f"ended with {ExitCode.INPUT_NOT_READABLE.reason}",
-            )
-        return step
+            self._run()
+        except StopTraining as stop:
+            log.info("stopped early", step=self.step, reason=stop.reason)
+        finally:
+            self.loader.close()
+            self.hooks.close()
+        self.checkpoints.wait()
+        result = TrainResult(
+            steps=self.step,
+            loss=self.loss,
+            seconds=round(time.monotonic() - started, 1),
+            checkpoint_step=self.checkpoints.completed,
+        )
+        self.hooks.enter("save", self.step)
+        save_trained(self.model, self.strategy, self.config, self.layout, result, keep=self.processes.rank == 0)
+        return result
 
     def cleanup(self) -> None:
         """Wait for each other, so that rank 0's store outlives the last collective."""
-        if dist.is_initialized():
-            dist.barrier()
+        self.processes.meet()
 
-    def _announce(self) -> None:
-        if self.rank:
+    def _run(self) -> None:
+        every = self.config.checkpoint.every_steps
+        clock = StepClock()
+        while self.step < self.plan.total_steps:
+            self.hooks.enter("batch", self.step)
+            micro_batches, clock.waited = self.loader.take()
+            self.hooks.enter("agree", self.step)
+            totals, stopping = self._agree(micro_batches)
+            if stopping:
+                self._preempt()
+            self.hooks.enter("step", self.step)
+            rate = self._learning_rate()
+            result = self.strategy.step(
+                micro_batches,
+                self.objective,
+                units=totals.units,
+                learning_rate=rate,
+                max_grad_norm=self.config.hyperparameters.max_grad_norm,
+            )
+            self.step += 1
+            self.loss = result.loss
+            self.hooks.finish(self._record(result, rate, totals, clock))
+            self.checkpoints.poll()
+            if self.step % every == 0 and self.step < self.plan.total_steps:
+                self.hooks.enter("checkpoint", self.step)
+                clock.stalled = self.checkpoints.save(self.step, self.strategy.state())
+
+    def _agree(self, micro_batches: Sequence[Batch]) -> tuple[Totals, bool]:
+        """What all processes read in this step, and whether any of them was asked to stop."""
+        own = Totals(
+            units=sum(batch.units for batch in micro_batches),
+            tokens=sum(batch.tokens for batch in micro_batches),
+            samples=sum(batch.samples for batch in micro_batches),
+        )
+        *sums, stopping = self.processes.total([*astuple(own), int(self.run_directory.stop_requested())])
+        # Processes that share one copy of the model read the same records.
+        copies = self.processes.world_size // self.strategy.data_size
+        return Totals(*(number // copies for number in sums)), bool(stopping)
+
+    def _record(self, result: StepResult, rate: float, totals: Totals, clock: StepClock) -> StepRecord:
+        seconds, waited, stalled = clock.lap()
+        self.pace.add(seconds, totals.tokens)
+        held, peak = held_bytes(self.processes.device)
+        return StepRecord(
+            step=self.step,
+            total_steps=self.plan.total_steps,
+            epoch=self.plan.epoch(self.step),
+            loss=result.loss,
+            learning_rate=rate,
+            grad_norm=result.grad_norm,
+            seconds=seconds,
+            data_wait_seconds=waited,
+            checkpoint_stall_seconds=stalled,
+            tokens=totals.tokens,
+            tokens_per_second=self.pace.tokens_per_second or 0.0,
+            samples=totals.samples,
+            memory_bytes=held,
+            peak_memory_bytes=peak,
+            figures=self.objective.figures(),
+        )
+
+    def _learning_rate(self) -> float:
+        h = self.config.hyperparameters
+        return learning_rate(
+            self.step,
+            peak=h.learning_rate,
+            scheduler=h.scheduler,
+            warmup_steps=self.plan.warmup_steps,
+            total_steps=self.plan.total_steps,
+        )
+
+    def _preempt(self) -> None:
+        """Save, unless that step is saved already, and end.
+
+        Raises:
+            StageError: PREEMPTED.
+        """
+        self.hooks.enter("checkpoint", self.step)
+        self.checkpoints.wait()
+        if self.checkpoints.completed != self.step:
+            self.checkpoints.save(self.step, self.strategy.state())
+            self.checkpoints.wait()
+        raise PreemptedError(f"stopped after a checkpoint at step {self.step} of {self.plan.total_steps}")
+
+    def _take_up(self) -> None:
+        """Go on from the newest checkpoint, the same one on all ranks, or begin."""
+        root = self.layout.checkpoints
+        if self.processes.rank == 0:
+            directory.clean(root)
+        found = resume.agree(root, self.processes)
+        self.step = found or 0
+        self.checkpoints = Checkpointer(
+            root,
+            self.config.checkpoint.keep_last,
+            self.processes,
+            state_rank=self.strategy.state_rank,
+            description=directory.Description(
+                strategy=type(self.strategy).__name__,
+                processes=self.processes.world_size,
+                global_batch=self.plan.global_batch,
+                records=self.plan.records,
+                seed=self.config.hyperparameters.seed,
+            ),
+            completed=found,
+        )
+        if found is not None:
+            self.strategy.restore(self.checkpoints.load(found))
+
+    def _announce(self, records: int) -> None:
+        if self.processes.rank:
             return
         h = self.config.hyperparameters
-        model = self.trainer.model
         log.info(
             "training",
-            records=self.plan.records,
+            records=records,
             globalBatch=self.plan.global_batch,
             totalSteps=self.plan.total_steps,
             sequenceLength=h.sequence_length,
-            processes=self.world_size,
-            device=self.device,
+            processes=self.processes.world_size,
+            device=self.processes.device.type,
             precision=h.precision.value,
-            trainableParameters=sum(_size(p) for p in model.parameters() if p.requires_grad),
-            parameters=sum(_size(p) for p in model.parameters()),
-            resumeFrom=self.resume_step,
+            trainableParameters=sum(_size(p) for p in self.model.parameters() if p.requires_grad),
+            parameters=sum(_size(p) for p in self.model.parameters()),
+            resumeFrom=self.step or None,
         )
-        if self.device == "cpu" and h.precision.value == "BF16":
+        if self.processes.device.type == "cpu" and h.precision.value == "BF16":
             log.info("BF16 is slower than FP32 on CPUs without matrix instructions (AMX): consider precision: FP32")
 
 
-class CheckpointingTrainer(Trainer):  # type: ignore[misc]
-    """transformers' Trainer whose checkpoints appear by a rename, on all ranks together."""
-
-    def __init__(self, root: Path, keep_last: int, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.root = root
-        self.keep_last = keep_last
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Weights of a checkpoint: DeepSpeed's own state has them, sharded, so nothing is gathered."""
-        if self.is_deepspeed_enabled:
-            if output_dir:
-                Path(output_dir).mkdir(parents=True, exist_ok=True)
-            return
-        super().save_model(output_dir, _internal_call=_internal_call)
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self.root / checkpoint.PARTIAL)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        _barrier()
-        step = self.state.global_step
-        if self.args.process_index == 0:
-            written = self.root / checkpoint.PARTIAL / f"checkpoint-{step}"
-            checkpoint.commit(self.root, written, step, self.keep_last)
-            log.info("checkpoint saved", step=step)
-        _barrier()
-
-
-class Reporter(TrainerCallback):  # type: ignore[misc]
-    """Between the steps: agree on stopping, ask for checkpoints, watch the loss, publish progress."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.plan: RunPlan = recipe.plan
-        self.pace = Pace(recipe.plan.total_steps)
-        self.stopped = False
-        self.loss: float | None = None
-        self.checkpoint_step: int | None = recipe.resume_step
-        self._since = 0.0
-        self._publish(
-            Progress(
-                step=self.checkpoint_step or 0,
-                total_steps=self.plan.total_steps,
-                epoch=self.plan.epoch(self.checkpoint_step or 0),
-                checkpoint_step=self.checkpoint_step,
-            )
-        )
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The loop is reached: from now on a stop saves first."""
-        self.recipe.run_directory.mark_started(self.recipe.rank)
-        self._since = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop and save on all ranks or on none."""
-        last = state.global_step >= self.plan.total_steps
-        if not last and self._anyone_stops(args.device):
-            self.stopped = True
-            control.should_training_stop = True
-        due = state.global_step % self.recipe.config.checkpoint.every_steps == 0
-        control.should_save = not last and (due or self.stopped)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        """Publish a finished step; the loss is the mean over the assistant tokens of the global batch.
-
-        Raises:
-            StageError: DIVERGED, on every rank, because all of them see the same mean.
-        """
-        if "loss" not in logs:
-            return
-        now, step = time.monotonic(), state.global_step
-        seconds, self._since = now - self._since, now
-        self.loss = logs["loss"]
-        if not math.isfinite(self.loss):
-            raise StageError(
-                ExitCode.DIVERGED,
-                f"the loss became {self.loss} at step {step}: lower hyperparameters.learningRate or raise warmupRatio",
-            )
-        if self.recipe.rank:
-            return
-        tokens = self.recipe.dataset.tokens((step - 1) * self.plan.global_batch, step * self.plan.global_batch)
-        self.pace.add(seconds, tokens)
-        grad_norm = logs.get("grad_norm")
-        progress = Progress(
-            step=step,
-            total_steps=self.plan.total_steps,
-            epoch=round(self.plan.epoch(step), 4),
-            eta_seconds=self.pace.eta_seconds(step),
-            tokens_per_second=self.pace.tokens_per_second,
-            loss=self.loss,
-            learning_rate=logs["learning_rate"],
-            checkpoint_step=self.checkpoint_step,
-        )
-        self._publish(progress)
-        if self.recipe.telemetry:
-            self.recipe.telemetry.observe_step(seconds, tokens, grad_norm)
-        log.info(f"step {step}/{self.plan.total_steps}", **progress.to_dict(), gradNorm=grad_norm, seconds=seconds)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The checkpoint is complete."""
-        self.checkpoint_step = state.global_step
-        if self.recipe.telemetry:
-            self._publish(self.recipe.telemetry.progress.model_copy(update={"checkpoint_step": self.checkpoint_step}))
-
-    def _publish(self, progress: Progress) -> None:
-        if self.recipe.telemetry:
-            self.recipe.telemetry.publish(progress)
-
-    def _anyone_stops(self, device: torch.device) -> bool:
-        flag = self.recipe.run_directory.stop_requested()
-        if not dist.is_initialized():
-            return flag
-        votes = torch.tensor([int(flag)], device=device)
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        return bool(votes.item())
-
-
-def load_model(config: TrainerConfig, path: Path) -> torch.nn.Module:
-    """The base model in its training dtype, with adapters for LoRA."""
+def load_model(config: TrainerConfig, path: Path) -> nn.Module:
+    """The base model in its training dtype, with adapters for LoRA, ready to train."""
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=getattr(torch, weights_dtype(config)), use_safetensors=True, local_files_only=True
     )
     model.config.use_cache = False
-    if config.method.lora is None:
-        return model
+    if config.hyperparameters.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.method.lora is not None:
+        model = _add_adapters(model, config.method.lora)
+    return model.train()
+
+
+def _add_adapters(model: nn.Module, method: LoraMethod) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     try:
-        return get_peft_model(model, LoraConfig(**lora_arguments(config.method.lora)))
+        return get_peft_model(
+            model,
+            LoraConfig(
+                task_type="CAUSAL_LM",
+                r=method.rank,
+                lora_alpha=method.alpha,
+                lora_dropout=method.dropout,
+                target_modules=list(method.target_modules) if method.target_modules else "all-linear",
+                bias="none",
+            ),
+        )
     except ValueError as error:
         if "target" not in str(error).lower():
             raise
         raise StageError(ExitCode.INVALID_CONFIG, f"method.lora.targetModules: {str(error).splitlines()[0]}") from error
 
 
-def _join(device: str, timeout: int) -> None:
-    """Join the process group through DeepSpeed: gloo on CPUs, NCCL on GPUs."""
-    if device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-
-    if device == "cpu":
-        # Shared-memory all-reduce for inference within a node: compiling it costs a C++ toolchain in the image and a
-        # minute per start, and training does not need it. Declared incompatible, DeepSpeed goes on without.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    for name, value in (
-        ("RANK", "0"),
-        ("WORLD_SIZE", "1"),
-        ("LOCAL_RANK", "0"),
-        ("LOCAL_WORLD_SIZE", "1"),
-        ("MASTER_ADDR", "127.0.0.1"),
-        ("MASTER_PORT", "0"),
-    ):
-        os.environ.setdefault(name, value)
-    deepspeed.init_distributed(
-        dist_backend=backend(device),
-        auto_mpi_discovery=False,
-        timeout=timedelta(seconds=timeout),
-        verbose=False,
-    )
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def _size(parameter: torch.nn.Parameter) -> int:
+def _size(parameter: nn.Parameter) -> int:
     """Elements of a parameter; ZeRO-3 keeps the count of the whole one in ds_numel."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))

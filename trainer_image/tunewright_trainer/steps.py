@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+EVAL_LOSS = "evalLoss"
+"""Name of the loss on held-out records in `StepRecord.figures`, in steps after which it was taken."""
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -62,12 +65,24 @@ class StepRecord:
         return asdict(self) | {"figures": dict(self.figures)}
 
 
+class StopTraining(Exception):  # noqa: N818 - it is no error
+    """Raised by a hook, on all ranks at the same step: the run is over early and its weights are what is wanted.
+
+    Args:
+        reason: One sentence for the log.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 @dataclass
 class Hooks:
     """Who is told what: plain lists of functions, called in their order on every rank.
 
-    A function may raise a StageError to end the run. One that looks only at what all ranks share (loss, grad_norm,
-    step) raises on all of them together.
+    A function may raise StopTraining to end the run well, or a StageError to end it badly. One that looks only at what
+    all ranks share (loss, grad_norm, step) raises on all of them together.
 
     Attributes:
         phase: Told what the process is about to do, and at which step: `batch`, `agree`, `step`, `checkpoint`, `save`.

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from tunewright_api.results import Progress
 from tunewright_api.trainer_config import JobIdentity
+from tunewright_trainer.steps import StepRecord
 
 _STEP_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -35,7 +36,18 @@ class Telemetry:
             "eta_seconds": gauge("eta_seconds", "Expected seconds to the last step."),
             "checkpoint_step": gauge("checkpoint_step", "Step of the newest complete checkpoint."),
         }
-        self._grad_norm = gauge("grad_norm", "Norm of the gradient before clipping.")
+        self._step_gauges = {
+            "grad_norm": gauge("grad_norm", "Norm of the gradient before clipping."),
+            "samples_per_second": gauge("samples_per_second", "Records per second over all processes."),
+            "data_wait_share": gauge("data_wait_share", "Part of the last step spent waiting for data, 0 to 1."),
+            "memory_bytes": gauge("memory_bytes", "Memory that rank 0 holds: allocated on its GPU, or resident."),
+            "peak_memory_bytes": gauge("peak_memory_bytes", "The most memory that rank 0 held."),
+        }
+        self._checkpoint_stall = Counter(
+            "tunewright_train_checkpoint_stall_seconds",
+            "Seconds in which checkpoints kept training waiting.",
+            registry=self.registry,
+        )
         self._step_seconds = Histogram(
             "tunewright_train_step_seconds",
             "Seconds per optimizer step.",
@@ -56,12 +68,13 @@ class Telemetry:
             if value is not None:
                 metric.set(value)
 
-    def observe_step(self, seconds: float, tokens: int, grad_norm: float | None) -> None:
+    def observe_step(self, record: StepRecord) -> None:
         """Count a finished optimizer step."""
-        self._step_seconds.observe(seconds)
-        self._tokens.inc(tokens)
-        if grad_norm is not None:
-            self._grad_norm.set(grad_norm)
+        self._step_seconds.observe(record.seconds)
+        self._tokens.inc(record.tokens)
+        self._checkpoint_stall.inc(record.checkpoint_stall_seconds)
+        for name, metric in self._step_gauges.items():
+            metric.set(getattr(record, name))
 
     def serve(self, port: int) -> http.server.ThreadingHTTPServer:
         """Start answering in a daemon thread."""

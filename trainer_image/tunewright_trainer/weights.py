@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from tunewright_api.names import ExitCode
 from tunewright_api.results import TrainResult
@@ -14,24 +13,36 @@ from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.files import replace_directory
 from tunewright_trainer.layout import Layout
+from tunewright_trainer.methods.save import save_adapter
+from tunewright_trainer.parallel.strategy import Strategy
 
 
-def save_trained(trainer: Any, config: TrainerConfig, layout: Layout, result: TrainResult) -> None:
-    """Write the adapter (LoRA) or the full weights in the base model's own dtype, and the result beside them."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    rank_zero = trainer.args.process_index == 0
-    dtype = None if config.method.lora else base_dtype(layout.base_model)
-    state = gather(model, keep=rank_zero, dtype=dtype, whole=not config.method.lora)
-    if rank_zero:
-        with replace_directory(layout.trained) as directory:
+def save_trained(
+    model: Any, strategy: Strategy, config: TrainerConfig, layout: Layout, result: TrainResult, *, keep: bool
+) -> None:
+    """Write the adapter or the full weights in the base model's own dtype, and the result beside them.
+
+    Args:
+        model: What was trained, as it was handed to the strategy.
+        strategy: Gathers the tensors; all ranks take part.
+        config: The run.
+        layout: Where to.
+        result: Written as train.json.
+        keep: Whether this rank writes.
+    """
+    full = config.method.full is not None
+    state = strategy.gather(keep=keep, dtype=base_dtype(layout.base_model) if full else None, whole=full)
+    if not keep:
+        return
+    with replace_directory(layout.trained) as directory:
+        if not full:
+            save_adapter(model, state, config.method, directory)
+        else:
             model.save_pretrained(directory, state_dict=state, max_shard_size=config.export.max_shard_size)
-            if not config.method.lora:
-                # Training changes weights only: what describes the model stays byte for byte that of the base.
-                shutil.copyfile(layout.base_model / "config.json", directory / "config.json")
-                check_complete(model, layout.base_model, directory)
-            (directory / layout.train_result.name).write_text(result.model_dump_json(by_alias=True))
-    if dist.is_initialized():
-        dist.barrier()
+            # Training changes weights only: what describes the model stays byte for byte that of the base.
+            shutil.copyfile(layout.base_model / "config.json", directory / "config.json")
+            check_complete(model, layout.base_model, directory)
+        (directory / layout.train_result.name).write_text(result.model_dump_json(by_alias=True))
 
 
 def gather(model: torch.nn.Module, *, keep: bool, dtype: torch.dtype | None, whole: bool) -> dict[str, torch.Tensor]:

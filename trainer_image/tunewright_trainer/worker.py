@@ -46,7 +46,7 @@ def _train(config: TrainerConfig, run_directory: RunDirectory, rank: int) -> Non
         telemetry.serve(config.port)
 
     skip("datasets")
-    if config.distributed is None:
+    if config.distributed is None or config.distributed.deepspeed is None:
         skip("deepspeed")
 
     from tunewright_trainer.recipe import Recipe

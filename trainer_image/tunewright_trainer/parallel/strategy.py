@@ -36,10 +36,13 @@ class Strategy(Protocol):
     Attributes:
         data_rank: Position among the processes that read different records.
         data_size: Number of them; processes that share one copy of the model read the same records.
+        state_rank: Rank that saves the training state which this rank takes back: itself, or the first of its
+            replicas.
     """
 
     data_rank: int
     data_size: int
+    state_rank: int
 
     def wrap(self, model: nn.Module, optimizer: OptimizerFactory) -> None:
         """Take the model over: place, shard or divide it, and make the optimizer."""
@@ -74,7 +77,7 @@ class Strategy(Protocol):
 
         Nested dictionaries and lists of plain tensors (local shards, no DTensor), numbers, strings and None, so that
         torch.load reads it with weights_only. The tensors are the live ones: the checkpointer copies them before the
-        next step. What another rank saves already is left out; all ranks call it together.
+        next step. All ranks call it together; what `state_rank` says is saved.
         """
         ...
 

@@ -1,15 +1,78 @@
-"""Training state on disk: `checkpoints/step-N`, complete or absent."""
+"""Training state on disk: `checkpoints/step-N`, complete or absent.
 
+step-N/
+  checkpoint.json     what it was made by
+  rank-R.pt           what rank R saved
+"""
+
+import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tunewright_trainer.errors import not_readable
+from tunewright_api.names import ExitCode
+from tunewright_trainer.errors import StageError, not_readable
 from tunewright_trainer.files import make_readable, remove_tree, sync_tree
 
 _NAME = re.compile(r"^step-(\d+)$")
 PARTIAL = ".partial"
+DESCRIPTION = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What must be the same for a run to go on as if it had never stopped.
+
+    Attributes:
+        strategy: Class of the parallelism that divided the state.
+        processes: Number of processes.
+        global_batch: Records per optimizer step: with the step it gives the position in the data.
+        records: Records to train on.
+        seed: Of their order.
+    """
+
+    strategy: str
+    processes: int
+    global_batch: int
+    records: int
+    seed: int
+
+    def to_json(self) -> str:
+        """The content of checkpoint.json."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def check(root: Path, step: int, run: Description) -> None:
+    """Compare the checkpoint of `step` with the run that wants to go on from it.
+
+    Raises:
+        StageError: INVALID_CONFIG, naming what differs.
+    """
+    path = path_of(root, step)
+    try:
+        saved = json.loads((path / DESCRIPTION).read_text())
+    except FileNotFoundError as error:
+        raise StageError(
+            ExitCode.INVALID_CONFIG,
+            f"{path} has no {DESCRIPTION}, so another version of the trainer image wrote it: finish with that version, "
+            "or remove the checkpoint to begin anew",
+        ) from error
+    wanted = asdict(run)
+    differing = [
+        f"{name} was {saved.get(name)} and is {value}" for name, value in wanted.items() if saved.get(name) != value
+    ]
+    if differing:
+        raise StageError(
+            ExitCode.INVALID_CONFIG,
+            f"{path} belongs to another run ({'; '.join(differing)}): remove it to begin anew",
+        )
+
+
+def file_of(directory: Path, rank: int) -> Path:
+    """What a rank saved in a checkpoint's directory."""
+    return directory / f"rank-{rank}.pt"
 
 
 def complete_steps(root: Path) -> list[int]:

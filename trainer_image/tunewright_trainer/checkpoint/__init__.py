@@ -1,0 +1,1 @@
+"""Training state that outlives a process: complete or absent, written while training goes on."""

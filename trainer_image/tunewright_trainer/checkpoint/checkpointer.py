@@ -1,0 +1,123 @@
+"""Saves the training state while training goes on, and reads it back.
+
+`save` copies this rank's state to host memory, which is all that training waits for. A thread then writes it; when all
+ranks have written theirs, rank 0 renames the directory to its final name. At most one save is under way.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from tunewright_trainer import log
+from tunewright_trainer.checkpoint import directory, rng
+from tunewright_trainer.checkpoint.staging import Staging
+from tunewright_trainer.files import sync_file
+from tunewright_trainer.processes import Processes
+
+
+class Checkpointer:
+    """The checkpoints of one run, as one rank sees them.
+
+    Attributes:
+        completed: Step of the newest checkpoint that is complete; None without one.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        keep_last: int,
+        processes: Processes,
+        *,
+        state_rank: int,
+        description: directory.Description,
+        completed: int | None,
+    ) -> None:
+        self.completed = completed
+        self._root, self._keep_last, self._description = root, keep_last, description
+        self._processes, self._state_rank = processes, state_rank
+        self._staging = Staging()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, step: int, state: dict[str, Any]) -> float:
+        """Begin to save what `step` steps made: the seconds that training was kept waiting.
+
+        Args:
+            step: Optimizer steps done.
+            state: The strategy's; live tensors.
+
+        Raises:
+            Exception: What the save before raised, which is waited for.
+        """
+        started = time.perf_counter()
+        self.wait()
+        share = state if self._processes.rank == self._state_rank else None
+        staged = self._staging.copy({"share": share, "rng": rng.state()})
+        self._thread = threading.Thread(target=self._write, args=(step, staged), name="checkpoint", daemon=True)
+        self._thread.start()
+        return time.perf_counter() - started
+
+    def poll(self) -> None:
+        """Look whether a save failed.
+
+        Raises:
+            Exception: What it raised.
+        """
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def wait(self) -> None:
+        """Wait until the save under way is complete on all ranks.
+
+        Raises:
+            Exception: What it raised.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.poll()
+
+    def load(self, step: int) -> dict[str, Any]:
+        """The strategy's state after `step` steps; the random number generators are set at once.
+
+        Raises:
+            StageError: INVALID_CONFIG for a checkpoint of another run.
+        """
+        directory.check(self._root, step, self._description)
+        path = directory.path_of(self._root, step)
+        own = _read(directory.file_of(path, self._processes.rank))
+        same = self._state_rank == self._processes.rank
+        share: dict[str, Any] = (own if same else _read(directory.file_of(path, self._state_rank)))["share"]
+        rng.restore(own["rng"])
+        return share
+
+    def _write(self, step: int, staged: dict[str, Any]) -> None:
+        try:
+            written = self._root / directory.PARTIAL / f"step-{step}"
+            written.mkdir(parents=True, exist_ok=True)
+            file = directory.file_of(written, self._processes.rank)
+            torch.save(staged, file)
+            sync_file(file)
+            self._meet()
+            if self._processes.rank == 0:
+                (written / directory.DESCRIPTION).write_text(self._description.to_json())
+                directory.commit(self._root, written, step, self._keep_last)
+                log.info("checkpoint saved", step=step)
+            self._meet()
+            self.completed = step
+        except BaseException as error:
+            self._error = error
+
+    def _meet(self) -> None:
+        if dist.is_initialized():
+            dist.barrier(group=self._processes.saving)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    return content

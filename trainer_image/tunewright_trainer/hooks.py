@@ -1,0 +1,37 @@
+"""Who watches a run: one line per guard and per report."""
+
+import math
+
+from tunewright_api.names import ExitCode
+from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer.checkpoint.checkpointer import Checkpointer
+from tunewright_trainer.errors import StageError
+from tunewright_trainer.plan import RunPlan
+from tunewright_trainer.progress import Pace
+from tunewright_trainer.reporter import Reporter
+from tunewright_trainer.steps import Hooks, StepRecord
+from tunewright_trainer.telemetry import Telemetry
+
+
+def build_hooks(
+    config: TrainerConfig, plan: RunPlan, pace: Pace, telemetry: Telemetry | None, checkpoints: Checkpointer
+) -> Hooks:
+    """The hooks of this rank; `telemetry` exists on rank 0 only."""
+    hooks = Hooks(step=[stop_without_a_number])
+    if telemetry:
+        hooks.step.append(Reporter(plan, pace, telemetry, checkpoints).on_step)
+    return hooks
+
+
+def stop_without_a_number(record: StepRecord) -> None:
+    """End the run when the loss is no number: all ranks see the same one.
+
+    Raises:
+        StageError: DIVERGED.
+    """
+    if not math.isfinite(record.loss):
+        raise StageError(
+            ExitCode.DIVERGED,
+            f"the loss became {record.loss} at step {record.step}: lower hyperparameters.learningRate or raise "
+            "warmupRatio",
+        )
