@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from itertools import chain
 
 from pydantic import ValidationError
 
@@ -110,12 +111,13 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         rollout=rollout,
         decided=decided,
         withdrawn=world.withdrawn,
-        traffic=previous.traffic,
+        traffic=_known_traffic(target.spec, previous),
         performance=await _performance(children, decided, previous),
         leads=("Service", obj["metadata"]["name"]) in map(key, step.apply),
     )
     status = compute_status(seen, now)
-    if decided.state != state and status.to_dict() != obj["status"]:
+    announced = decided.state != state or seen.traffic != previous.traffic
+    if announced and status.to_dict() != obj["status"]:
         await kube.patch_status(obj, status.to_dict())
         obj["status"] = status.to_dict()
     refused = await execute(kube, step)
@@ -128,8 +130,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
             unmoved=_moves([one for one in refused.left if key(one) in routes], tuple(routes.values())),
         )
     elif target.routable:
-        # Only now: what the provider before it made is looked for as long as status names that one.
-        seen = replace(seen, traffic=_traffic_status(target.spec, decided) or previous.traffic)
+        seen = replace(seen, traffic=_traffic_status(target.spec, decided) or seen.traffic)
     status = compute_status(seen, now)
     check = None
     if decided.state == state and target.spec and (window := due_check(state, rollout, world)):
@@ -224,14 +225,17 @@ async def _foreign_children(
     if spec is None:
         return ()
     found: list[Manifest] = []
-    for kind in KINDS[spec.traffic.provider]:
+    own = KINDS[spec.traffic.provider]
+    for kind in own:
         found += await kube.list_by_labels(*kind, obj["metadata"]["namespace"], owner_labels(obj))
-    if previous.traffic and previous.traffic.provider is not spec.traffic.provider:
-        for kind in KINDS[previous.traffic.provider]:
+    # Where status names no provider, any may have left something.
+    before = KINDS[previous.traffic.provider] if previous.traffic else tuple(chain(*KINDS.values()))
+    for kind in before:
+        if kind not in own:
             try:
                 found += await kube.list_by_labels(*kind, obj["metadata"]["namespace"], owner_labels(obj))
             except NotFound:
-                continue  # it was uninstalled, and its objects went with it
+                continue  # it is not installed, or was uninstalled, and its objects went with it
     uid = obj["metadata"]["uid"]
     return tuple(
         child
@@ -256,6 +260,13 @@ async def _performance(
             return Performance(revision=revision, **answer.performance.model_dump(by_alias=False))
         break
     return previous.performance
+
+
+def _known_traffic(spec: InferenceServiceSpec | None, previous: InferenceServiceStatus) -> TrafficStatus | None:
+    """What status says of the traffic until all of this turn is carried out: nothing while another provider takes over,
+    so that what either of them has made is looked for until it is gone, or all there."""
+    known = previous.traffic
+    return known if known and (spec is None or spec.traffic.provider is known.provider) else None
 
 
 def _traffic_status(spec: InferenceServiceSpec | None, decided: RolloutPlan) -> TrafficStatus | None:

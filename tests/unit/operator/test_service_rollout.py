@@ -24,7 +24,7 @@ from tests.serving import (
 from tests.serving import service as build_service
 from tunewright_api.names import ANNOTATION_REQUEST, LABEL_VERSION
 from tunewright_api.rollout_status import Analysis, Verdict
-from tunewright_operator.kube.errors import Forbidden, Invalid
+from tunewright_operator.kube.errors import Forbidden, Invalid, KubeError, Transient
 from tunewright_operator.observe.times import format_time
 from tunewright_operator.policies.rollout import RETIRE_SECONDS
 from tunewright_operator.reconcile import inferenceservice as module
@@ -85,7 +85,7 @@ class World:
             result = await reconcile(self.kube, self.settings, obj, children, self.now)
             self.obj["status"] = result.status
             self.check = await result.check.make() if result.check and not self.probes_hang else None
-        except KilledError:
+        except (KilledError, Transient):
             for status in self.kube.statuses[recorded:]:
                 self.obj["status"] = status
 
@@ -626,3 +626,21 @@ async def test_nothing_is_measured_while_the_candidate_has_not_got_its_share(can
         await canary.turn()
     assert canary.checks == 0
     assert canary.obj["status"]["message"].endswith("the traffic is still as before")
+
+
+@pytest.mark.parametrize("error", [Invalid("admission webhook denied the request", 422), Transient("busy", 503)])
+async def test_nothing_of_a_mesh_stays_that_was_entered_halfway(
+    monkeypatch: pytest.MonkeyPatch, error: KubeError
+) -> None:
+    world = World(monkeypatch, traffic={"provider": "None"})
+    await world.settle()
+    before, status = set(world.kube.objects), copy.deepcopy(world.obj["status"])
+    world.obj["spec"]["traffic"] = {"provider": "Istio", "access": {"namespaces": ["shop"]}}
+    world.kube.refuse["VirtualService"] = error
+    await world.turn()
+    assert world.kube.of("PeerAuthentication")
+    assert world.kube.of("AuthorizationPolicy")
+    world.obj["spec"]["traffic"] = {"provider": "None"}
+    await world.settle()
+    assert set(world.kube.objects) == before
+    assert world.obj["status"] == status
