@@ -5,6 +5,7 @@
       model/             merged weights, tokenizer, configuration (absent for an adapter-only export)
       adapter/           peft adapter (LoRA only)
       evaluation.json    figures and samples
+      report/            a page for people, the log of the steps, the loss curve, TensorBoard files
 
 The digest is the SHA-256 of one line per file, `<sha256>  <size>  <path>\\n`, sorted by path.
 """
@@ -22,6 +23,7 @@ MANIFEST = "manifest.json"
 MODEL_DIR = "model"
 ADAPTER_DIR = "adapter"
 EVALUATION = "evaluation.json"
+REPORT_DIR = "report"
 _CHUNK = 1 << 20
 
 

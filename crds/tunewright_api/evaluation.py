@@ -71,6 +71,15 @@ class Gate(Model):
     min: float | None = Field(default=None, description="The value must be at least this.")
     max: float | None = Field(default=None, description="The value must be at most this.")
 
+    @property
+    def bound(self) -> str:
+        """`>= 0.5` or `<= 1.5`."""
+        return f">= {self.min:g}" if self.min is not None else f"<= {self.max:g}"
+
+    def keeps(self, value: float) -> bool:
+        """Whether the value is within the bound."""
+        return value >= self.min if self.min is not None else value <= (self.max or 0.0)
+
 
 class EvaluationJudge(Model):
     """An OpenAI-compatible endpoint that scores each answer from 1 to 5 by a rubric."""

@@ -6,8 +6,10 @@ from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.checkpoint.checkpointer import Checkpointer
 from tunewright_trainer.errors import StageError
+from tunewright_trainer.layout import Layout
 from tunewright_trainer.plan import RunPlan
 from tunewright_trainer.progress import Pace
+from tunewright_trainer.report.runlog import RunLog
 from tunewright_trainer.reporter import Reporter
 from tunewright_trainer.steps import Hooks, StepRecord
 from tunewright_trainer.telemetry import Telemetry
@@ -19,6 +21,10 @@ def build_hooks(
     """The hooks of this rank; `telemetry` exists on rank 0 only."""
     hooks = Hooks(step=[stop_without_a_number])
     if telemetry:
+        # Before the guards: the log has the step that they end the run for.
+        run_log = RunLog(Layout(config), checkpoints.completed or 0)
+        hooks.step.insert(0, run_log.on_step)
+        hooks.end.append(run_log.close)
         hooks.step.append(Reporter(plan, pace, telemetry, checkpoints).on_step)
     return hooks
 

@@ -13,8 +13,11 @@ class Layout:
 
     work/
       base-model/             an hf:// model (prepare)
-      dataset/*.jsonl         the split (prepare)
+      dataset/*.jsonl         the split, and the general set (prepare)
+      dataset/report.json     what the data is like, for the report (prepare)
       checkpoints/step-N/     training state, complete or absent (train)
+      steps.jsonl             every optimizer step; tensorboard/ has the same as event files (train)
+      environment.json        what it ran on (train)
       trained/                full weights or the adapter, and train.json (train)
       evaluation.json         figures and samples (evaluate)
     """
@@ -49,6 +52,22 @@ class Layout:
     @property
     def checkpoints(self) -> Path:
         return self.work / "checkpoints"
+
+    @property
+    def dataset_report(self) -> Path:
+        return self.work / "dataset" / "report.json"
+
+    @property
+    def steps(self) -> Path:
+        return self.work / "steps.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.work / "tensorboard"
+
+    @property
+    def environment(self) -> Path:
+        return self.work / "environment.json"
 
     @property
     def trained(self) -> Path:

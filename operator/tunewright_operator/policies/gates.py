@@ -20,11 +20,11 @@ def gate_failure(results: Sequence[MetricResult], gates: Sequence[Gate]) -> Fail
     for gate in gates:
         result = by_metric.get(gate.metric)
         if result is None:
-            missed.append(f"{gate.metric.value} was not measured (gate {_bound(gate)})")
+            missed.append(f"{gate.metric.value} was not measured (gate {gate.bound})")
         elif not result.passed:
             missed.append(
                 f"{gate.metric.value} is {result.tuned:.4g} (base model {result.base:.4g}), the gate asks for "
-                f"{_bound(gate)}"
+                f"{gate.bound}"
             )
     if not missed:
         return None
@@ -38,9 +38,6 @@ def gate_failure(results: Sequence[MetricResult], gates: Sequence[Gate]) -> Fail
 def _judge_one(pair: MetricPair, gate: Gate | None) -> MetricResult:
     if gate is None:
         return MetricResult(metric=pair.metric, base=pair.base, tuned=pair.tuned)
-    passed = pair.tuned >= gate.min if gate.min is not None else pair.tuned <= (gate.max or 0.0)
-    return MetricResult(metric=pair.metric, base=pair.base, tuned=pair.tuned, gate=_bound(gate), passed=passed)
-
-
-def _bound(gate: Gate) -> str:
-    return f">= {gate.min:g}" if gate.min is not None else f"<= {gate.max:g}"
+    return MetricResult(
+        metric=pair.metric, base=pair.base, tuned=pair.tuned, gate=gate.bound, passed=gate.keeps(pair.tuned)
+    )

@@ -9,6 +9,7 @@ from tunewright_api.artifact import (
     EVALUATION,
     MANIFEST,
     MODEL_DIR,
+    REPORT_DIR,
     ArtifactError,
     Manifest,
     compute_digest,
@@ -25,6 +26,7 @@ from tunewright_trainer.files import NameTakenError, create_directory, remove_tr
 from tunewright_trainer.imports import skip
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.ownership import own_manifest
+from tunewright_trainer.report.write import write_report
 
 _NOT_OURS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.gguf", "*.pt", "*.pth")
 _DESCRIPTION = ("*.json", "*.jinja", "*.txt", "*.model")
@@ -80,6 +82,7 @@ def write(config: TrainerConfig, layout: Layout) -> ExportResult:
             copy_description(layout.base_model, model)
         if layout.evaluation.is_file():
             shutil.copyfile(layout.evaluation, directory / EVALUATION)
+        _add_report(config, layout, directory / REPORT_DIR)
         files = list_files(directory)
         manifest = Manifest(
             job_uid=config.job.uid,
@@ -91,6 +94,17 @@ def write(config: TrainerConfig, layout: Layout) -> ExportResult:
         )
         (directory / MANIFEST).write_text(manifest.model_dump_json(by_alias=True, indent=2) + "\n")
     return _result(layout.artifact, manifest)
+
+
+def _add_report(config: TrainerConfig, layout: Layout, directory: Path) -> None:
+    """The model is what counts: a report that cannot be drawn is left out, and the log says why."""
+    try:
+        write_report(config, layout, directory)
+    except (OSError, StageError):
+        raise
+    except Exception:
+        log.LOGGER.exception("the artifact has no report: it could not be written")
+        remove_tree(directory)
 
 
 def merge(base: Path, adapter: Path, target: Path, max_shard_size: str) -> None:
