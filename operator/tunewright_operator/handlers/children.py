@@ -29,6 +29,26 @@ def owner_key(body: Mapping[str, Any]) -> Key | None:
     return (kind, body["metadata"]["namespace"], name) if kind and name else None
 
 
+def version_keys(version: Mapping[str, Any]) -> tuple[Key, ...]:
+    """The keys under which services look for this ModelVersion: its own name, and that of its model, for aliases."""
+    metadata = version["metadata"]
+    model = (version.get("spec") or {}).get("modelName", "")
+    return ("version", metadata["namespace"], metadata["name"]), ("model", metadata["namespace"], model)
+
+
+def wanted_versions(service: Mapping[str, Any]) -> frozenset[Key]:
+    """Such keys of all ModelVersions that an InferenceService asks for, serves or moves to."""
+    namespace, status = service["metadata"]["namespace"], service.get("status") or {}
+    model = (service.get("spec") or {}).get("model") or {}
+    names = [
+        (model.get("versionRef") or {}).get("name"),
+        *((status.get(role) or {}).get("version") for role in ("stable", "candidate")),
+    ]
+    alias = (model.get("alias") or {}).get("modelName")
+    found: set[Key] = {("version", namespace, name) for name in names if name}
+    return frozenset(found | ({("model", namespace, alias)} if alias else set()))
+
+
 def collect_children(uid: str, key: Key, indexes: Mapping[str, Mapping[Any, Iterable[Manifest]]]) -> Children:
     """Children of the object with this uid.
 

@@ -11,9 +11,16 @@ from typing import Any
 
 import kopf
 
-from tunewright_api.names import FIELD_MANAGER, FINALIZER, GROUP, LABEL_MANAGED_BY, MANAGED_BY, VERSION
+from tunewright_api.names import FIELD_MANAGER, FINALIZER, GROUP, LABEL_MANAGED_BY, MANAGED_BY, VERSION, ConditionType
 from tunewright_operator.config import OperatorConfig
-from tunewright_operator.handlers.children import INDEXES, VERSIONS, collect_children, owner_key
+from tunewright_operator.handlers.children import (
+    INDEXES,
+    VERSIONS,
+    collect_children,
+    owner_key,
+    version_keys,
+    wanted_versions,
+)
 from tunewright_operator.handlers.kinds import KINDS, Kind
 from tunewright_operator.handlers.loop import Loop
 from tunewright_operator.handlers.storage import NoDiffBaseStorage, NoProgressStorage
@@ -34,7 +41,7 @@ CHILDREN = (
     ("apps", "v1", "deployments"),
     ("policy", "v1", "poddisruptionbudgets"),
 )
-SERVICES = "services_by_namespace"
+SERVICES = "services_by_version"
 
 
 def build_settings() -> kopf.OperatorSettings:
@@ -72,7 +79,7 @@ def build_registry(kube: Kube, config: OperatorConfig, metrics: Metrics) -> kopf
     kopf.on.event(*versions, id="wake-owners", registry=registry)(functools.partial(_wake_owner, wakeups))
     kopf.on.event(*versions, id="wake-services", registry=registry)(functools.partial(_wake_services, wakeups))
     kopf.index(*versions, id=VERSIONS, registry=registry)(_index_by_namespace)
-    kopf.index(GROUP, VERSION, "inferenceservices", id=SERVICES, registry=registry)(_index_names)
+    kopf.index(GROUP, VERSION, "inferenceservices", id=SERVICES, registry=registry)(_index_by_version)
     return registry
 
 
@@ -98,8 +105,8 @@ async def _index_by_namespace(body: kopf.Body, namespace: str, **_: Any) -> dict
     return {namespace: _plain(body)}
 
 
-async def _index_names(namespace: str, name: str, **_: Any) -> dict[Any, Any]:
-    return {namespace: name}
+async def _index_by_version(body: kopf.Body, name: str, **_: Any) -> dict[Any, Any]:
+    return dict.fromkeys(wanted_versions(body), name)
 
 
 async def _wake_owner(wakeups: Wakeups, body: kopf.Body, **_: Any) -> None:
@@ -116,9 +123,23 @@ async def _wake_itself(wakeups: Wakeups, body: kopf.Body, memo: kopf.Memo, **_: 
         wakeups.wake((body["kind"], metadata["namespace"], metadata["name"]))
 
 
-async def _wake_services(wakeups: Wakeups, namespace: str, **indexes: Any) -> None:
-    """A version may be what a service asks for by name or alias, what it serves, or what it moves to: all look."""
-    for service in indexes[SERVICES].get(namespace, ()):
+async def _wake_services(
+    wakeups: Wakeups, body: kopf.Body, namespace: str, memo: kopf.Memo, type: str | None, **indexes: Any
+) -> None:
+    """A version may be what a service asks for by name or alias, what it serves, or what it moves to: these look, when
+    whether it may be served, or which alias it has, can have changed. A relist is no change."""
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    seen = [
+        type == "DELETED" or body["metadata"].get("deletionTimestamp"),
+        body.get("spec"),
+        (body.get("status") or {}).get("verifiedDigest"),
+        [condition for condition in conditions if condition["type"] == ConditionType.VERIFIED],
+    ]
+    if memo.get("told") == seen:
+        return
+    memo["told"] = copy.deepcopy(seen)
+    services = {name for key in version_keys(body) for name in indexes[SERVICES].get(key, ())}
+    for service in sorted(services):
         wakeups.wake(("InferenceService", namespace, service))
 
 
