@@ -19,6 +19,7 @@ from tunewright_api.evaluation import Evaluation
 from tunewright_api.finetunejob_status import FineTuneJobStatus
 from tunewright_api.hyperparameters import Hyperparameters
 from tunewright_api.method import Method
+from tunewright_api.objective import OBJECTIVE_RULES, Objective
 from tunewright_api.scheduling import Scheduling
 from tunewright_api.uris import ModelUri, PvcUri
 
@@ -106,6 +107,7 @@ class Output(Model):
 _IMMUTABLE = (
     "baseModel",
     "dataset",
+    "objective",
     "method",
     "hyperparameters",
     "distributed",
@@ -163,10 +165,14 @@ class FineTuneJobSpec(Model):
             "!has(self.export) || !has(self.export.merge) || self.export.merge || has(self.method.lora)",
             "export.merge: false exports an adapter, which only method.lora trains: remove it or use lora",
         ),
+        *OBJECTIVE_RULES,
     )
 
     base_model: BaseModelSource = Field(description="The model to start from.")
     dataset: Dataset = Field(description="The records to train on.")
+    objective: Objective = Field(
+        default_factory=Objective, description="What training minimises; supervised learning if absent."
+    )
     method: Method = Field(description="How the weights are changed: exactly one of full and lora.")
     hyperparameters: Hyperparameters = Field(
         default_factory=Hyperparameters, description="The optimisation; every field has a default."

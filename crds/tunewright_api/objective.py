@@ -103,3 +103,21 @@ class Objective(Model):
 
     supervised: Supervised | None = Field(default=None, description="Learn the answers of the dataset.")
     dpo: Dpo | None = Field(default=None, description="Learn which of two answers is preferred.")
+
+
+_EWC = "(has(self.objective.supervised) && has(self.objective.supervised.ewc))"
+
+OBJECTIVE_RULES = (
+    Rule(
+        f"!{_EWC} || has(self.method.full) || has(self.method.lora)",
+        "objective.supervised.ewc holds weights of the base near where they were: use it with method.full or lora, "
+        "which change them",
+    ),
+    Rule(
+        f"!{_EWC} || !has(self.distributed) || has(self.distributed.ddp) || "
+        "(has(self.distributed.deepspeed) && self.distributed.deepspeed.zeroStage < 3)",
+        "objective.supervised.ewc needs whole weights in every process: use distributed.ddp, or deepspeed with "
+        "zeroStage 0 to 2",
+    ),
+)
+"""What goes together with which objective: rules of FineTuneJobSpec, checked by the apiserver."""

@@ -13,6 +13,7 @@ from tunewright_api.finetunejob import Checkpoint, Export
 from tunewright_api.hyperparameters import Hyperparameters
 from tunewright_api.method import Method
 from tunewright_api.names import ENV_RENDEZVOUS_ADDRESS, PORT_RENDEZVOUS, PORT_TRAINER
+from tunewright_api.objective import Objective
 
 
 class JobIdentity(Model):
@@ -47,6 +48,13 @@ class EvaluationInputs(Model):
     harness: str | None = Field(default=None, description="Directory of evaluation.harness.uri.")
 
 
+class ObjectiveInputs(Model):
+    """Where the models and records that spec.objective names are."""
+
+    teacher: str | None = Field(default=None, description="Directory of distillation.teacher.uri.")
+    reference: str | None = Field(default=None, description="File of ewc.reference.uri.")
+
+
 class Rendezvous(Model):
     """Where the pods of a run meet; the node rank is the environment variable JOB_COMPLETION_INDEX."""
 
@@ -73,6 +81,10 @@ class TrainerConfig(Model):
     job: JobIdentity = Field(description="The FineTuneJob.")
     model: ModelInput = Field(description="The model to start from.")
     dataset: DatasetInput = Field(description="The records.")
+    objective: Objective = Field(default_factory=Objective, description="spec.objective.")
+    objective_inputs: ObjectiveInputs = Field(
+        default_factory=ObjectiveInputs, description="Files and directories that spec.objective names."
+    )
     method: Method = Field(description="spec.method.")
     hyperparameters: Hyperparameters = Field(description="spec.hyperparameters.")
     distributed: Distributed | None = Field(default=None, description="spec.distributed.")

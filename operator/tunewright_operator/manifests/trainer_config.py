@@ -6,12 +6,14 @@ from typing import Any
 from tunewright_api.evaluation import Evaluation
 from tunewright_api.finetunejob import BaseModelSource, FineTuneJobSpec, Output
 from tunewright_api.names import CONFIG_FILE, PORT_TRAINER
+from tunewright_api.objective import Objective
 from tunewright_api.trainer_config import (
     DatasetInput,
     Directories,
     EvaluationInputs,
     JobIdentity,
     ModelInput,
+    ObjectiveInputs,
     Rendezvous,
     TrainerConfig,
 )
@@ -34,6 +36,8 @@ def build_trainer_config(owner: Manifest, spec: FineTuneJobSpec, *, port: int = 
             format=spec.dataset.format,
             validation_percent=spec.dataset.validation_percent,
         ),
+        objective=spec.objective,
+        objective_inputs=_objective_inputs(spec.objective),
         method=spec.method,
         hyperparameters=spec.hyperparameters,
         distributed=spec.distributed,
@@ -72,6 +76,8 @@ def claims_of(spec: FineTuneJobSpec) -> dict[str, str]:
     for part, source in (("general", spec.evaluation.general), ("harness", spec.evaluation.harness)):
         if source:
             claims.setdefault(parse_pvc(source.uri).claim, f"evaluation.{part}.uri")
+    for field, uri in _objective_uris(spec.objective).items():
+        claims.setdefault(parse_pvc(uri).claim, f"objective.supervised.{field}.uri")
     if is_pvc(spec.base_model.uri):
         claims[parse_pvc(spec.base_model.uri).claim] = "baseModel.uri"
     return claims | {output_path(spec).claim: "output.uri"}
@@ -88,6 +94,22 @@ def _evaluation_inputs(evaluation: Evaluation) -> EvaluationInputs:
         general=str(parse_pvc(general.uri).mount) if general else None,
         harness=str(parse_pvc(harness.uri).mount) if harness else None,
     )
+
+
+def _objective_uris(objective: Objective) -> dict[str, str]:
+    """Field below objective.supervised -> what it names."""
+    supervised = objective.supervised
+    uris = {}
+    if supervised and supervised.ewc:
+        uris["ewc.reference"] = supervised.ewc.reference.uri
+    if supervised and supervised.distillation:
+        uris["distillation.teacher"] = supervised.distillation.teacher.uri
+    return uris
+
+
+def _objective_inputs(objective: Objective) -> ObjectiveInputs:
+    mounts = {field.rpartition(".")[2]: str(parse_pvc(uri).mount) for field, uri in _objective_uris(objective).items()}
+    return ObjectiveInputs(**mounts)
 
 
 def _model_input(source: BaseModelSource) -> ModelInput:

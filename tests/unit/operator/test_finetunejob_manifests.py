@@ -174,6 +174,27 @@ def test_only_the_claim_of_the_output_can_be_written() -> None:
     assert claims_of(read(obj)) == {"models": "baseModel.uri", "sets": "dataset.uri", "data": "output.uri"}
 
 
+def test_what_the_objective_reads_is_mounted_and_passed_on() -> None:
+    supervised = {
+        "ewc": {"reference": {"uri": "pvc://general/talk.jsonl", "format": "Chat"}},
+        "distillation": {"teacher": {"uri": "pvc://zoo/large"}},
+    }
+    obj = build_job(objective={"supervised": supervised})
+    mounts = training_pod(obj)["containers"][0]["volumeMounts"]
+    assert {m["mountPath"] for m in mounts if m.get("readOnly")} >= {"/mnt/claims/general", "/mnt/claims/zoo"}
+    assert claims_of(read(obj)) == {
+        "data": "output.uri",
+        "general": "objective.supervised.ewc.reference.uri",
+        "zoo": "objective.supervised.distillation.teacher.uri",
+    }
+    config = json.loads(build_config_map(obj, read(obj))["data"]["config.json"])
+    assert config["objectiveInputs"] == {
+        "teacher": "/mnt/claims/zoo/large",
+        "reference": "/mnt/claims/general/talk.jsonl",
+    }
+    assert config["objective"]["supervised"]["ewc"]["lambda"] == 1000
+
+
 def test_scheduling_is_passed_on_as_written() -> None:
     scheduling = {
         "nodeSelector": {"gpu": "a100"},
