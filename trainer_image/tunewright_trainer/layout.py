@@ -50,6 +50,10 @@ class Layout:
         return self.work / "dataset" / "general.jsonl"
 
     @property
+    def reference_records(self) -> Path:
+        return self.work / "dataset" / "reference.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.work / "checkpoints"
 

@@ -8,6 +8,7 @@ number of processes shares it.
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -103,16 +104,18 @@ class Loader:
 
 def pinned(batch: Batch) -> Batch:
     """In page-locked memory, from where a GPU copies while it computes."""
-    inputs = {name: v.pin_memory() if isinstance(v, torch.Tensor) else v for name, v in batch.inputs.items()}
-    return replace(batch, inputs=inputs, labels=batch.labels.pin_memory())
+    return _each(batch, lambda tensor: tensor.pin_memory())
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """On the device; on a CPU the batch itself."""
-    if device.type == "cpu":
-        return batch
-    inputs = {
-        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-        for name, value in batch.inputs.items()
-    }
-    return replace(batch, inputs=inputs, labels=batch.labels.to(device, non_blocking=True))
+    return batch if device.type == "cpu" else _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _each(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    return replace(
+        batch,
+        inputs={name: change(v) if isinstance(v, torch.Tensor) else v for name, v in batch.inputs.items()},
+        labels=change(batch.labels),
+        extra={name: change(tensor) for name, tensor in batch.extra.items()},
+    )

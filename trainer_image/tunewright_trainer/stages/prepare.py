@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from tunewright_api.artifact import sha256_file
+from tunewright_api.dataset import DatasetFormat
 from tunewright_api.names import ExitCode
 from tunewright_api.results import PrepareResult
 from tunewright_api.trainer_config import ModelInput, TrainerConfig
@@ -17,6 +18,7 @@ from tunewright_trainer.errors import StageError, not_readable
 from tunewright_trainer.evaluation.compare import labels_for
 from tunewright_trainer.files import replace_directory
 from tunewright_trainer.layout import Layout
+from tunewright_trainer.objectives.teacher import check_teacher
 from tunewright_trainer.ownership import own_manifest
 
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
@@ -42,7 +44,8 @@ def run(config: TrainerConfig) -> PrepareResult:
     layout.work.mkdir(parents=True, exist_ok=True)
     resolve_model(config.model, layout)
     encoder = load_encoder(layout.base_model)
-    pairs = encode_all(source, records, encoder, config.hyperparameters.sequence_length)
+    length = config.hyperparameters.sequence_length
+    pairs = encode_all(source, records, encoder, length)
     prepared = [store.prepared(record.line, record.messages, encoded) for record, encoded in pairs]
     train, validation = split(prepared, config.dataset.validation_percent, config.hyperparameters.seed)
     store.write(layout.train_records, train)
@@ -50,9 +53,13 @@ def run(config: TrainerConfig) -> PrepareResult:
     labels_for(config.evaluation, validation)
     if config.evaluation.general and config.evaluation_inputs.general:
         general = Path(config.evaluation_inputs.general)
-        known = read_records(general, config.evaluation.general.format)
-        rows = encode_all(general, known, encoder, config.hyperparameters.sequence_length)
-        store.write(layout.general_records, [store.prepared(row.line, row.messages, encoded) for row, encoded in rows])
+        write_whole(general, config.evaluation.general.format, encoder, length, layout.general_records)
+    supervised, given = config.objective.supervised, config.objective_inputs
+    if supervised and supervised.ewc and given.reference:
+        reference = Path(given.reference)
+        write_whole(reference, supervised.ewc.reference.format, encoder, length, layout.reference_records)
+    if given.teacher:
+        check_teacher(Path(given.teacher), layout.base_model)
     result = PrepareResult(
         records=len(records),
         train=len(train),
@@ -62,6 +69,14 @@ def run(config: TrainerConfig) -> PrepareResult:
     )
     log.info("dataset ready", **result.to_dict())
     return result
+
+
+def write_whole(
+    source: Path, dataset_format: DatasetFormat, encoder: ChatEncoder, sequence_length: int, target: Path
+) -> None:
+    """Tokenize the records of a file that is not split."""
+    rows = encode_all(source, read_records(source, dataset_format), encoder, sequence_length)
+    store.write(target, [store.prepared(row.line, row.messages, encoded) for row, encoded in rows])
 
 
 def encode_all(
