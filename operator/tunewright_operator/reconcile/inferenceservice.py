@@ -95,7 +95,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
     decided = plan_rollout(state, rollout, world, children.check)
     moving = is_overdue(state, now) and serving.revisions.keys() - {state.stable}
     if moving and decided.state == state:
-        made_up = plan_rollout(restart_clocks(state, now), rollout, world)
+        made_up = plan_rollout(restart_clocks(state, now, serving.revisions.keys()), rollout, world)
         if _is_late(config, obj, target, made_up, (*children.services, *foreign)):
             decided = made_up
     step = plan_serving(config, obj, target, world=world, decided=decided, children=children, foreign=foreign)

@@ -31,6 +31,7 @@ from tunewright_operator.reconcile import inferenceservice as module
 from tunewright_operator.reconcile.events import compute_events
 from tunewright_operator.reconcile.inferenceservice import reconcile
 from tunewright_operator.reconcile.result import Event
+from tunewright_operator.status.figures import new_decisions
 
 Object = dict[str, Any]
 
@@ -644,3 +645,31 @@ async def test_nothing_of_a_mesh_stays_that_was_entered_halfway(
     await world.settle()
     assert set(world.kube.objects) == before
     assert world.obj["status"] == status
+
+
+async def test_what_was_carried_out_long_ago_keeps_its_time(canary: World) -> None:
+    """The operator ends between a decision about guide-v3 and its route, a day after guide-v2 was promoted."""
+    for _ in range(4):
+        await canary.settle(seconds=10)
+    await canary.settle(seconds=86_400)
+    canary.move("guide-v3")
+    await canary.settle()
+    before = copy.deepcopy(canary.kube.objects)
+    await canary.settle(seconds=10)
+    assert canary.weights() == {"guide-v2": 50, "guide-v3": 50}
+    canary.kube.objects = before
+    status = copy.deepcopy(canary.obj["status"])
+    await canary.settle(seconds=5)
+    assert canary.weights() == {"guide-v2": 50, "guide-v3": 50}
+    assert canary.obj["status"]["history"] == status["history"]
+    assert canary.obj["status"]["candidate"]["checkedAt"] > status["candidate"]["checkedAt"]
+    assert compute_events(status, canary.obj["status"]) == ()
+    assert new_decisions(status, canary.obj["status"]) == []
+
+
+async def test_a_change_of_the_routes_alone_begins_no_new_window(canary: World) -> None:
+    before = copy.deepcopy(canary.obj["status"])
+    canary.obj["spec"]["traffic"] = {"provider": "Istio", "timeout": "10m"}
+    await canary.settle(seconds=5)
+    assert canary.kube.of("VirtualService")[0]["spec"]["http"][-1]["timeout"] == "10m"
+    assert canary.obj["status"] == before

@@ -1,5 +1,6 @@
 """What runs from a decision runs from when it was carried out: an operator may end, and stay away, in between."""
 
+from collections.abc import Set
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -19,11 +20,14 @@ def is_overdue(state: RolloutState, now: datetime) -> bool:
     return bool(times) and now - max(times) > _CARRY_OUT
 
 
-def restart_clocks(state: RolloutState, now: datetime) -> RolloutState:
-    """The window of the candidate begins now, and so does the time after which a revision that was left goes."""
+def restart_clocks(state: RolloutState, now: datetime, living: Set[str]) -> RolloutState:
+    """The window of the candidate begins now, and so does the time after which a revision that was left goes, if one of
+    the living revisions was. What has been carried out to its end keeps its time."""
     candidate, time = state.candidate, format_time(now)
     if candidate and candidate.checked_at:
         state = replace(state, candidate=candidate.model_copy(update={"checked_at": time}))
+    if living <= {state.stable, candidate and candidate.revision}:
+        return state
     left = last_leaving(state)
     history = tuple(
         entry.model_copy(update={"time": time}) if left and parse_time(entry.time) == left else entry
