@@ -1,31 +1,17 @@
 """What the pods of each stage ask for, from resourcesPerNode."""
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from tunewright_api.finetunejob import FineTuneJobSpec
 from tunewright_api.names import Stage
+from tunewright_api.quantity import parse_quantity
 
 Manifest = dict[str, Any]
 
 GPU = "nvidia.com/gpu"
 # What a stage on one pod keeps of the node's resources; devices are asked for apart.
 _COMMON = ("cpu", "memory", "ephemeral-storage")
-_SUFFIXES = {
-    "m": Decimal("0.001"),
-    **{s: Decimal(1000) ** n for n, s in enumerate("kMGTPE", 1)},
-    **{s: Decimal(1024) ** n for n, s in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
-}
-
-
-def parse_quantity(quantity: int | str) -> Decimal:
-    """A Kubernetes quantity as a number: 500m -> 0.5, 2Gi -> 2147483648."""
-    text = str(quantity)
-    for suffix in sorted(_SUFFIXES, key=len, reverse=True):
-        if text.endswith(suffix):
-            return Decimal(text.removesuffix(suffix)) * _SUFFIXES[suffix]
-    return Decimal(text)
 
 
 def gpus_per_node(resources: Mapping[str, int | str] | None) -> int:

@@ -1,0 +1,86 @@
+"""Bytes that the forward pass keeps for the backward pass.
+
+The counting follows Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1), who go through a layer and add up what
+each operation saves. They count GPT's layer in fp16: s b h (34 + 5 a s / h) bytes. This is the same count for the
+layers that transformers computes: RMSNorm in fp32, rotary embeddings, grouped-query attention that keeps no matrix of
+scores (Dao et al. 2022, arXiv:2205.14135), a gated feed-forward, no dropout; and for what LoRA needs instead of the
+weights' inputs.
+"""
+
+from tunewright_api.estimate.settings import Settings, Train
+from tunewright_api.estimate.shape import ModelShape
+
+LOSS_CHUNK = 1 << 24
+"""Logits that the trainer holds in fp32 at a time."""
+
+# Matrices that read the same tensor.
+_INPUTS = {
+    "q_proj": "attention",
+    "k_proj": "attention",
+    "v_proj": "attention",
+    "o_proj": "output",
+    "gate_proj": "feed-forward",
+    "up_proj": "feed-forward",
+    "down_proj": "product",
+}
+
+
+def width(settings: Settings) -> int:
+    """Bytes of a number that layers compute with."""
+    return 2 if settings.half else 4
+
+
+def residual_width(settings: Settings) -> int:
+    """Bytes of a number between two layers: under autocast, trained weights and their sums stay in fp32."""
+    return 4 if settings.autocast and settings.train is Train.FULL else width(settings)
+
+
+def layer_bytes(shape: ModelShape, settings: Settings) -> int:
+    """Bytes per token that one layer keeps."""
+    number, hidden = width(settings), shape.hidden
+    norms = 2 * 4 * hidden  # their inputs in fp32
+    if settings.train is Train.FULL:
+        norms += 2 * residual_width(settings) * hidden  # and their normalised inputs, for the weights' gradients
+    # Queries, keys, values, the output and its normaliser. A mask makes keys and values repeat for every head.
+    keys = shape.query if settings.padded else shape.key
+    attention = number * 2 * (shape.query + keys) + 4 * shape.heads
+    if settings.eager_attention:
+        per_score = 4 + 2 if settings.half else 4
+        attention += per_score * shape.heads * settings.sequence
+    feed_forward = number * (3 if shape.gated else 1) * shape.intermediate
+    return norms + attention + feed_forward + number * _matrix_inputs(shape, settings)
+
+
+def _matrix_inputs(shape: ModelShape, settings: Settings) -> int:
+    """Numbers per token kept as inputs of matrices that have something to learn."""
+    if settings.train is Train.FULL:
+        wanted = set(shape.linears)
+    elif settings.low_rank:
+        wanted = set(shape.linears) & settings.targets if settings.targets else set(shape.linears)
+    else:
+        return 0
+    # Under autocast each matrix casts its input for itself, unless it has the right type already.
+    own_copy = {"attention", "feed-forward"} if settings.autocast else set()
+    total, seen = 0, set()
+    for name in sorted(wanted):
+        group = _INPUTS[name]
+        if group in seen and group not in own_copy:
+            continue
+        seen.add(group)
+        if group == "output" and not (settings.autocast and settings.low_rank):
+            continue  # the attention keeps it anyway
+        total += shape.linears[name][0]
+    if settings.low_rank:
+        total += settings.rank * len(wanted)
+    return total
+
+
+def loss_bytes(shape: ModelShape, settings: Settings, tokens: int) -> int:
+    """Bytes around the loss: the logits and their gradient, with a chunk of them in fp32.
+
+    Every token is taken to count for the loss; those of the user need none, so most runs need less.
+    """
+    if settings.fused_loss:
+        return width(settings) * shape.hidden * tokens
+    logits = tokens * shape.vocabulary
+    return 2 * width(settings) * logits + 4 * min(logits, LOSS_CHUNK)

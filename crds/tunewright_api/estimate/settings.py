@@ -1,0 +1,126 @@
+"""What of a job decides about its memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Train(StrEnum):
+    """What is trained."""
+
+    FULL = "full"
+    LORA = "lora"
+    QLORA = "qlora"
+    PREFIX = "prefix"
+    ADAPTER = "adapter"
+
+
+class Shard(StrEnum):
+    """What data-parallel processes share instead of holding a copy each."""
+
+    NOTHING = "nothing"
+    ZERO_0 = "zero-0"
+    ZERO_1 = "zero-1"
+    ZERO_2 = "zero-2"
+    ZERO_3 = "zero-3"
+    FSDP_GRADIENTS = "fsdp-gradients"
+    FSDP = "fsdp"
+
+    @property
+    def optimizer(self) -> bool:
+        """Whether optimizer states are shared."""
+        return self not in {Shard.NOTHING, Shard.ZERO_0}
+
+    @property
+    def gradients(self) -> bool:
+        """Whether gradients are shared."""
+        return self.optimizer and self is not Shard.ZERO_1
+
+    @property
+    def weights(self) -> bool:
+        """Whether weights are shared while no layer computes with them."""
+        return self in {Shard.ZERO_3, Shard.FSDP_GRADIENTS, Shard.FSDP}
+
+    @property
+    def deepspeed(self) -> bool:
+        """Whether DeepSpeed holds the weights."""
+        return self.value.startswith("zero")
+
+    @property
+    def fsdp(self) -> bool:
+        """Whether FSDP2 holds the weights."""
+        return self.value.startswith("fsdp")
+
+
+class States(StrEnum):
+    """What the optimizer remembers of each weight."""
+
+    ADAMW = "AdamW"
+    ADAMW_8BIT = "AdamW8bit"
+    PAGED_ADAMW_8BIT = "PagedAdamW8bit"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run, as far as its memory depends on it.
+
+    Attributes:
+        train: What is trained.
+        rank: Rank of the LoRA matrices.
+        targets: Names of the matrices that get LoRA matrices; all of a layer if empty.
+        dora: Whether LoRA also trains a magnitude for each output (Liu et al. 2024, arXiv:2402.09353).
+        virtual_tokens: Trained positions per layer of prefix tuning and LLaMA-Adapter.
+        adapter_layers: Layers that LLaMA-Adapter changes, the last ones; all if 0.
+        double_quantization: Whether QLoRA quantises the constants, too.
+        frozen_layers: Layers of full training whose weights are not trained, the first ones.
+        half: Whether 16-bit numbers (or fp8 with 16-bit weights) are computed with.
+        states: What the optimizer remembers.
+        micro_batch: Records of a micro batch, or packed rows.
+        sequence: Tokens of a record.
+        padded: Whether rows of a micro batch differ in length.
+        accumulation: Micro batches per process and step.
+        checkpointing: Whether activations are computed again in the backward pass.
+        processes: Processes that hold a copy of the model together (with pipelining, of a stage).
+        shard: What they share.
+        pipeline: Stages that the layers are divided into.
+        offload_optimizer: Whether optimizer states, and DeepSpeed's gradients with them, live in the host's memory.
+        offload_parameters: Whether the shards of weights do, too.
+        eager_attention: Whether attention is computed with the whole matrix of scores in memory.
+        fused_loss: Whether the head and the loss are computed in pieces, without logits in memory.
+        gpu: Whether the device is a GPU.
+    """
+
+    train: Train = Train.FULL
+    rank: int = 16
+    targets: frozenset[str] = frozenset()
+    dora: bool = False
+    virtual_tokens: int = 0
+    adapter_layers: int = 0
+    double_quantization: bool = True
+    frozen_layers: int = 0
+    half: bool = True
+    states: States = States.ADAMW
+    micro_batch: int = 1
+    sequence: int = 1024
+    padded: bool = False
+    accumulation: int = 1
+    checkpointing: bool = False
+    processes: int = 1
+    shard: Shard = Shard.NOTHING
+    pipeline: int = 1
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    eager_attention: bool = False
+    fused_loss: bool = False
+    gpu: bool = True
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether LoRA matrices are trained."""
+        return self.train in {Train.LORA, Train.QLORA}
+
+    @property
+    def autocast(self) -> bool:
+        """Whether fp32 weights are cast per operation, instead of being held in 16 bits by DeepSpeed."""
+        return self.half and not self.shard.deepspeed

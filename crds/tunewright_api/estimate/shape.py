@@ -1,0 +1,139 @@
+"""The numbers of a model that its memory follows from, read from the config.json of a Hugging Face model directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Families whose feed-forward has two matrices instead of the three of a gated one (Shazeer 2020, arXiv:2002.05202).
+_UNGATED = frozenset(
+    {"gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "opt", "bloom", "falcon", "phi", "starcoder2"}
+)
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
+class UnknownModelError(ValueError):
+    """The configuration lacks a number, or the model is of a kind that the formulas do not hold for."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A decoder-only transformer.
+
+    Attributes:
+        layers: Decoder layers.
+        hidden: Width of the residual stream.
+        intermediate: Width of the feed-forward.
+        heads: Attention heads.
+        kv_heads: Key and value heads (grouped-query attention, Ainslie et al. 2023, arXiv:2305.13245).
+        head_size: Width of a head.
+        vocabulary: Rows of the embedding.
+        tied: Whether the head uses the embedding's matrix.
+        gated: Whether the feed-forward has a gate.
+        attention_bias: Whether the attention's matrices have biases.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    tied: bool
+    gated: bool = True
+    attention_bias: bool = False
+
+    @property
+    def query(self) -> int:
+        """Width of all heads together."""
+        return self.heads * self.head_size
+
+    @property
+    def key(self) -> int:
+        """Width of all key heads together; the values' is the same."""
+        return self.kv_heads * self.head_size
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """The matrices of a layer by the names that Llama gives them: (inputs, outputs)."""
+        attention = {
+            "q_proj": (self.hidden, self.query),
+            "k_proj": (self.hidden, self.key),
+            "v_proj": (self.hidden, self.key),
+            "o_proj": (self.query, self.hidden),
+        }
+        gate = {"gate_proj": (self.hidden, self.intermediate)} if self.gated else {}
+        return {
+            **attention,
+            **gate,
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights in the matrices of one layer."""
+        return sum(inputs * outputs for inputs, outputs in self.linears.values())
+
+    @property
+    def layer_parameters(self) -> int:
+        """All weights of one layer."""
+        biases = self.query + 2 * self.key if self.attention_bias else 0
+        return self.linear_parameters + biases + 2 * self.hidden
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Weights of the embedding; the head has as many, its own or the same."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All weights."""
+        matrices = 1 if self.tied else 2
+        return self.layers * self.layer_parameters + matrices * self.embedding_parameters + self.hidden
+
+
+def read_shape(config: Mapping[str, Any]) -> ModelShape:
+    """The shape that a config.json describes, with the names that transformers gives the numbers.
+
+    Raises:
+        UnknownModelError: A number is missing, or the model is a mixture of experts.
+    """
+    text = config.get("text_config")
+    if isinstance(text, Mapping):
+        config = {**config, **text}
+    if any(int(config.get(name) or 0) > 1 for name in _EXPERTS):
+        raise UnknownModelError("it is a mixture of experts, which is not estimated")
+    hidden = _number(config, "hidden_size", "n_embd")
+    heads = _number(config, "num_attention_heads", "n_head")
+    kind = str(config.get("model_type", ""))
+    return ModelShape(
+        layers=_number(config, "num_hidden_layers", "n_layer"),
+        hidden=hidden,
+        intermediate=_optional(config, "intermediate_size", "n_inner") or 4 * hidden,
+        heads=heads,
+        kv_heads=_optional(config, "num_key_value_heads") or heads,
+        head_size=_optional(config, "head_dim") or hidden // heads,
+        vocabulary=_number(config, "vocab_size"),
+        # transformers ties unless the file says otherwise, but writes the field whenever it differs.
+        tied=bool(config.get("tie_word_embeddings", kind in {"gpt2", "gemma", "gemma2", "gemma3_text"})),
+        gated=kind not in _UNGATED,
+        attention_bias=bool(config.get("attention_bias", kind.startswith("qwen2"))),
+    )
+
+
+def _number(config: Mapping[str, Any], *names: str) -> int:
+    found = _optional(config, *names)
+    if found is None:
+        raise UnknownModelError(f"config.json has no {names[0]}")
+    return found
+
+
+def _optional(config: Mapping[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
