@@ -34,6 +34,7 @@ from tunewright_operator.manifests.server import (
 )
 from tunewright_operator.manifests.traffic import KINDS, build_traffic, lost, shares
 from tunewright_operator.observe.revisions import Serving, observe_serving, ready_pod
+from tunewright_operator.observe.routes import find_refusal
 from tunewright_operator.plan import Step, key, plan
 from tunewright_operator.policies.rollout import (
     RolloutPlan,
@@ -113,6 +114,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         withdrawn=world.withdrawn,
         traffic=_known_traffic(target.spec, previous),
         performance=await _performance(children, decided, previous),
+        route_refusal=find_refusal(foreign),
         leads=("Service", obj["metadata"]["name"]) in map(key, step.apply),
     )
     status = compute_status(seen, now)

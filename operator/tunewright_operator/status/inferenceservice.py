@@ -39,6 +39,7 @@ class Situation:
     withdrawn: frozenset[str] = field(default_factory=frozenset)
     traffic: TrafficStatus | None = None
     performance: Performance | None = None
+    route_refusal: str | None = None  # what a Gateway says against our HTTPRoute
     leads: bool = False  # this turn writes the Service, which leads to the stable revision then
     refused: str = ""  # what the apiserver said to our children
     refused_reason: str = "ApplyRefused"
@@ -104,6 +105,10 @@ def _rolled_back(now: Situation) -> Gap | None:
         f"it again with `tunewright retry {now.name} -n {now.namespace}`"
     )
     return Gap("RolledBack", message, final=True)
+
+
+def _route_refused(now: Situation) -> Gap | None:
+    return Gap("RouteNotAccepted", now.route_refusal) if now.route_refusal else None
 
 
 def _candidate_starting(now: Situation) -> Gap | None:
@@ -173,6 +178,7 @@ _CHECKS: tuple[Callable[[Situation], Gap | None], ...] = (
     _refusal,
     _refused,
     _rolled_back,
+    _route_refused,
     _candidate_starting,
     _candidate,
     _not_created,

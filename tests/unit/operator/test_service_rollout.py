@@ -673,3 +673,24 @@ async def test_a_change_of_the_routes_alone_begins_no_new_window(canary: World) 
     await canary.settle(seconds=5)
     assert canary.kube.of("VirtualService")[0]["spec"]["http"][-1]["timeout"] == "10m"
     assert canary.obj["status"] == before
+
+
+async def test_a_gateway_that_does_not_take_the_route_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    traffic = {"provider": "GatewayAPI", "gateways": ["edge/public"], "hosts": ["guide.example.com"]}
+    world = World(monkeypatch, traffic=traffic)
+    await world.settle()
+    assert conditions(world.obj) == {"Accepted": ("True", "Accepted"), "Ready": ("True", "Serving")}
+    (route,) = world.kube.of("HTTPRoute")
+    accepted = {"type": "Accepted", "status": "True", "message": "taken", "observedGeneration": 1}
+    refused = accepted | {"status": "False", "message": "no listener has the host guide.example.com"}
+    parent = {"parentRef": {"namespace": "edge", "name": "public"}}
+    route["status"] = {"parents": [parent | {"conditions": [refused]}]}
+    await world.settle()
+    assert conditions(world.obj)["Reconciling"] == ("True", "RouteNotAccepted")
+    assert conditions(world.obj)["Ready"] == ("True", "Serving"), "inside the cluster"
+    assert world.obj["status"]["message"] == (
+        "Gateway edge/public does not take the HTTPRoute: no listener has the host guide.example.com"
+    )
+    world.move("guide-v2")
+    await world.settle()
+    assert conditions(world.obj)["Reconciling"] == ("True", "Progressing"), "it has not seen the newest route yet"
