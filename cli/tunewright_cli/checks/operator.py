@@ -8,7 +8,10 @@ from tunewright_cli.checks.finding import Finding, broken, ok, unknown, warning
 from tunewright_cli.checks.snapshot import OPERATOR_LABELS, Snapshot, environment, full_name, join_names
 from tunewright_cli.views.style import parse_time
 
-_INSTALL = "install the chart: helm install tunewright charts/tunewright -n tunewright-system --create-namespace"
+_INSTALL = (
+    "install the chart: helm install tunewright charts/tunewright -n tunewright-system --create-namespace, with "
+    "--set images.operator=… --set images.trainer=… --set images.server=… for the images that you built"
+)
 _UNSEEN = timedelta(seconds=60)
 
 
