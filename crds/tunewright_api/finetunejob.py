@@ -15,10 +15,13 @@ from tunewright_api.base import (
 )
 from tunewright_api.dataset import Dataset
 from tunewright_api.distributed import Distributed
+from tunewright_api.distributed_rules import DISTRIBUTED_RULES
 from tunewright_api.evaluation import Evaluation
 from tunewright_api.finetunejob_status import FineTuneJobStatus
 from tunewright_api.hyperparameters import Hyperparameters
 from tunewright_api.method import Method
+from tunewright_api.method_rules import METHOD_RULES
+from tunewright_api.pruning import Pruning
 from tunewright_api.objective import OBJECTIVE_RULES, Objective
 from tunewright_api.scheduling import Scheduling
 from tunewright_api.uris import ModelUri, PvcUri
@@ -79,13 +82,24 @@ class RestartPolicy(Model):
 class Export(Model):
     """The form of the artifact."""
 
+    cel: ClassVar = (
+        Rule(
+            "self.merge || !has(self.pruning)",
+            "export.pruning prunes a whole model: remove it, or set export.merge to true",
+        ),
+    )
+
     merge: bool = Field(
         default=True,
-        description="Merge LoRA adapters into the base weights, so that the version can be served by itself. Without "
-        "it only the adapter is exported.",
+        description="Merge LoRA adapters into the base weights (qlora: into those restored from 4 bits, on which it was "
+        "trained), so that the version can be served by itself. Without it only the adapter is exported.",
     )
     max_shard_size: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*(MB|GB)$", max_length=16)] = Field(
         default="5GB", description="Largest safetensors file, for example 500MB or 5GB."
+    )
+    pruning: Pruning | None = Field(
+        default=None,
+        description="Set small weights to 0 before the model is evaluated and written; none if absent.",
     )
 
 
@@ -123,48 +137,15 @@ _IMMUTABLE = (
 )
 
 
-# Processes per pod, as the operator counts them: numProcPerNode, or one per GPU, or one.
-_GPUS = "string(self.resourcesPerNode['nvidia.com/gpu'])"
-_PROCESSES = (
-    "has(self.numProcPerNode) ? self.numProcPerNode : "
-    "has(self.resourcesPerNode) && 'nvidia.com/gpu' in self.resourcesPerNode && "
-    f"{_GPUS}.matches('^[1-9][0-9]{{0,3}}$') ? int({_GPUS}) : 1"
-)
-
-
 class FineTuneJobSpec(Model):
     """What to train. Everything but suspend, activeDeadlineSeconds and ttlSecondsAfterFinished is immutable."""
 
     immutable: ClassVar = _IMMUTABLE
     immutable_advice: ClassVar = _NEW_NAME
     cel: ClassVar = (
-        Rule(
-            "has(self.distributed) || (self.numNodes == 1 && (!has(self.numProcPerNode) || self.numProcPerNode == 1))",
-            "more than one process needs `distributed`, for example `distributed: {deepspeed: {zeroStage: 0..3}}`: add "
-            "it, or set numNodes and numProcPerNode to 1",
-        ),
         whole_gpus("resourcesPerNode"),
-        Rule(
-            "has(self.distributed) || !has(self.resourcesPerNode) || !('nvidia.com/gpu' in self.resourcesPerNode)"
-            " || string(self.resourcesPerNode['nvidia.com/gpu']) in ['0', '1'] || has(self.numProcPerNode)",
-            "several GPUs per node run one process each: add `distributed`, for example "
-            "`distributed: {deepspeed: {zeroStage: 0..3}}`",
-        ),
-        Rule(
-            "!has(self.distributed) || !has(self.distributed.pipeline) || "
-            f"(self.numNodes * ({_PROCESSES})) % self.distributed.pipeline.stages == 0",
-            "distributed.pipeline.stages must divide the number of processes, numNodes x numProcPerNode",
-        ),
-        Rule(
-            "!has(self.distributed) || !has(self.distributed.pipeline) || "
-            "self.hyperparameters.gradientAccumulationSteps >= self.distributed.pipeline.stages",
-            "a pipeline needs at least as many micro batches as stages: set hyperparameters.gradientAccumulationSteps "
-            "to distributed.pipeline.stages or more",
-        ),
-        Rule(
-            "!has(self.export) || !has(self.export.merge) || self.export.merge || has(self.method.lora)",
-            "export.merge: false exports an adapter, which only method.lora trains: remove it or use lora",
-        ),
+        *DISTRIBUTED_RULES,
+        *METHOD_RULES,
         *OBJECTIVE_RULES,
     )
 
@@ -173,7 +154,7 @@ class FineTuneJobSpec(Model):
     objective: Objective = Field(
         default_factory=Objective, description="What training minimises; supervised learning if absent."
     )
-    method: Method = Field(description="How the weights are changed: exactly one of full and lora.")
+    method: Method = Field(description="How the weights are changed: exactly one of the fields.")
     hyperparameters: Hyperparameters = Field(
         default_factory=Hyperparameters, description="The optimisation; every field has a default."
     )

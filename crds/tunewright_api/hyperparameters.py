@@ -23,7 +23,26 @@ class Precision(StrEnum):
     """Number format of the forward and backward pass."""
 
     BF16 = "BF16"
+    FP16 = "FP16"
     FP32 = "FP32"
+    FP8 = "FP8"
+
+
+class Optimizer(StrEnum):
+    """AdamW, and how it keeps its two moments."""
+
+    ADAMW = "AdamW"
+    ADAMW_8BIT = "AdamW8bit"
+    PAGED_ADAMW_8BIT = "PagedAdamW8bit"
+
+
+class AttentionBackend(StrEnum):
+    """Which code computes attention."""
+
+    AUTO = "Auto"
+    EAGER = "Eager"
+    SDPA = "SDPA"
+    FLASH_ATTENTION_2 = "FlashAttention2"
 
 
 class Hyperparameters(Model):
@@ -58,16 +77,58 @@ class Hyperparameters(Model):
     sequence_length: int = Field(
         default=1024, ge=16, le=1_048_576, description="Longest record, in tokens; longer ones are truncated."
     )
+    optimizer: Optimizer = Field(
+        default=Optimizer.ADAMW,
+        description="AdamW (fused, 8 bytes of state per trained weight), AdamW8bit (2 bytes: moments quantised in "
+        "blocks of 256, Dettmers et al. 2022, arXiv:2110.02861) or PagedAdamW8bit (also moves them to CPU memory when "
+        "the GPU runs full).",
+    )
     max_grad_norm: float = Field(default=1.0, gt=0, le=1000, description="Gradients are clipped to this norm.")
-    weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled weight decay of AdamW.")
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Decoupled weight decay of AdamW, on matrices; biases, norms and other vectors never decay.",
+    )
     gradient_checkpointing: bool = Field(
         default=False,
         description="Recompute activations in the backward pass: less memory, about a third slower.",
     )
-    precision: Precision = Field(default=Precision.BF16, description="BF16 (mixed, fp32 master weights) or FP32.")
+    precision: Precision = Field(
+        default=Precision.BF16,
+        description="BF16 (mixed, fp32 master weights), FP16 (mixed, with loss scaling, for GPUs without BF16), FP32, "
+        "or FP8 (BF16 with matrix products in 8 bits; NVIDIA Hopper or newer, method.full).",
+    )
+    attention_backend: AttentionBackend = Field(
+        default=AttentionBackend.AUTO,
+        description="Auto (FlashAttention2 where it is installed and the precision is not FP32, else SDPA), Eager, "
+        "SDPA (PyTorch's own) or FlashAttention2. The log says which one is used.",
+    )
+    liger_kernels: bool = Field(
+        default=False,
+        description="Use Liger's fused kernels for norms, rotary positions and gated layers where device (NVIDIA GPU) "
+        "and model allow; the log says if not.",
+    )
+    torch_compile: bool = Field(
+        default=False,
+        description="Compile each layer with torch.compile: a slow first step, then faster ones.",
+    )
+    neftune_noise_alpha: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="NEFTune (Jain et al. 2023, arXiv:2310.05914): noise on the embeddings while training, uniform "
+        "within alpha / sqrt(length x width); 5 to 15 is usual, none if absent.",
+    )
+    attention_dropout: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Dropout on attention weights instead of what the model's configuration says.",
+    )
     seed: int = Field(
         default=42,
         ge=0,
         le=2**31 - 1,
-        description="Seed of the split, the order and the initial adapter weights.",
+        description="Seed of the split, the order, the initial adapter weights, dropout and noise.",
     )

@@ -12,7 +12,8 @@ def decay_groups(named_parameters: Iterable[tuple[str, nn.Parameter]], weight_de
     Decay pulls weights towards 0, which is right for a matrix and wrong for a scale whose neutral value is 1.
     Frozen parameters are left out, and so are empty groups.
     """
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for _, parameter in named_parameters:
         if parameter.requires_grad:
             (decayed if dimensions(parameter) >= 2 else kept).append(parameter)
