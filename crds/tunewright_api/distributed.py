@@ -111,8 +111,8 @@ class Pipeline(Model):
     stages: int = Field(
         ge=2,
         le=128,
-        description="Consecutive processes that divide the decoder layers; processes / stages such groups read "
-        "different records.",
+        description="Shares of the decoder layers. Each is held by processes / stages neighbouring processes, which "
+        "read different records.",
     )
 
 
