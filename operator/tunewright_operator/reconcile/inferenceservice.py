@@ -113,7 +113,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         decided=decided,
         withdrawn=world.withdrawn,
         traffic=_known_traffic(target.spec, previous),
-        performance=await _performance(children, decided, previous),
+        performance=previous.performance,
         route_refusal=find_refusal(foreign),
         leads=("Service", obj["metadata"]["name"]) in map(key, step.apply),
     )
@@ -133,6 +133,8 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         )
     elif target.routable:
         seen = replace(seen, traffic=_traffic_status(target.spec, decided) or seen.traffic)
+    # Only now: no decision waits for a pod that does not answer.
+    seen = replace(seen, performance=await _performance(children, decided, previous))
     status = compute_status(seen, now)
     check = None
     if decided.state == state and target.spec and (window := due_check(state, rollout, world)):

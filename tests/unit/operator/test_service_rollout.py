@@ -16,6 +16,7 @@ from tests.serving import (
     approved,
     claim,
     conditions,
+    pod,
     revisions,
     run_deployment,
     selected,
@@ -60,10 +61,8 @@ class World:
         self.kill_at: int | None = None
         monkeypatch.setattr(module, "measure", self._measure)
 
-        async def not_measured(_: str) -> None:
-            return None
-
-        monkeypatch.setattr(module, "fetch_readiness", not_measured)
+        monkeypatch.setattr(module, "fetch_readiness", self._fetch_readiness)
+        self.asked: list[dict[str, int]] = []  # the weights when a pod was asked what it measured
 
     async def _measure(self, *_: Any, window: Any, now: datetime, **__: Any) -> Analysis:
         self.checks += 1
@@ -76,6 +75,9 @@ class World:
             reason="TTFTP95" if self.verdict is Verdict.FAIL else "Passed",
             message="as the test says",
         )
+
+    async def _fetch_readiness(self, _: str) -> None:
+        self.asked.append(self.weights())
 
     async def turn(self) -> None:
         """One reconcile; what it recorded on the way is stored even if it is killed after that."""
@@ -694,3 +696,14 @@ async def test_a_gateway_that_does_not_take_the_route_is_told(monkeypatch: pytes
     world.move("guide-v2")
     await world.settle()
     assert conditions(world.obj)["Reconciling"] == ("True", "Progressing"), "it has not seen the newest route yet"
+
+
+async def test_a_rollback_does_not_wait_for_a_pod_that_says_nothing_of_its_speed(canary: World) -> None:
+    for deployment in canary.kube.of("Deployment"):
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        one = pod(f"{deployment['metadata']['name']}-x", labels, ready=True)
+        one["status"] |= {"podIP": "10.0.0.7", "conditions": [{"type": "Ready", "status": "True"}]}
+        canary.kube.put(one)
+    canary.ask("abort")
+    await canary.turn()
+    assert canary.asked == [{"guide-v1": 100}]
