@@ -51,11 +51,19 @@ class CheckpointStatus(StatusModel):
 class DatasetStatus(StatusModel):
     """What the prepare stage found."""
 
-    records: int = Field(ge=0, description="Records read.")
+    records: int = Field(ge=0, description="Rows read: those to train on, held out, dropped and quarantined together.")
     train: int = Field(ge=0, description="Records to train on.")
     validation: int = Field(ge=0, description="Records held out.")
     truncated: int = Field(ge=0, description="Records longer than sequenceLength, which will be cut.")
-    digest: Text = Field(description="SHA-256 of the file.")
+    duplicates: int = Field(default=0, ge=0, description="Rows that repeat an earlier one, kept or dropped.")
+    dropped: int = Field(default=0, ge=0, description="Rows left out by onLongRecord or onDuplicate.")
+    quarantined: int = Field(default=0, ge=0, description="Wrong rows that were set aside by onBadRow.")
+    notes: list[Text] = Field(
+        default_factory=list,
+        max_length=5,
+        description="The first rows that were cut, dropped or set aside, with file, line and reason.",
+    )
+    digest: Text = Field(description="SHA-256 of the file, or of the names and digests of several.")
 
 
 class Restart(StatusModel):

@@ -39,12 +39,16 @@ class Outcome(StrEnum):
 
 
 class PrepareResult(StatusModel):
-    """The dataset, as it will be trained on."""
+    """The dataset, as it will be trained on: records = train + validation + dropped + quarantined."""
 
     records: int
     train: int
     validation: int
     truncated: int
+    duplicates: int = 0
+    dropped: int = 0
+    quarantined: int = 0
+    notes: list[str] = Field(default_factory=list)
     digest: Digest
 
 
@@ -113,10 +117,13 @@ class StageResult(StatusModel):
     verify: VerifyResult | None = None
 
     def to_message(self) -> str:
-        """JSON of at most MAX_MESSAGE_BYTES: sample answers are cut, then they and tasks left out, until it fits."""
+        """JSON of at most MAX_MESSAGE_BYTES: notes and sample answers are cut, then left out with the tasks, until it
+        fits."""
         for limit in (500, 250, 120, 40, 0):
             payload = self.to_dict()
             payload["message"] = _cut(self.message, 1024 if limit else 256)
+            if "prepare" in payload:
+                payload["prepare"]["notes"] = [_cut(note, limit) for note in payload["prepare"]["notes"] if limit]
             for sample in payload.get("evaluate", {}).get("samples", []):
                 for key in ("prompt", "base", "tuned"):
                     sample[key] = _cut(sample[key], limit)

@@ -6,7 +6,7 @@ One file serves every stage of a job. All paths are absolute and inside the cont
 from pydantic import Field
 
 from tunewright_api.base import Digest, Model
-from tunewright_api.dataset import DatasetFormat
+from tunewright_api.dataset import BadRowPolicy, DatasetFormat, DuplicatePolicy, LongRecordPolicy
 from tunewright_api.distributed import Distributed
 from tunewright_api.evaluation import Evaluation
 from tunewright_api.finetunejob import Checkpoint, Export
@@ -33,12 +33,34 @@ class ModelInput(Model):
     revision: str | None = Field(default=None, description="Git revision of an hf:// model.")
 
 
-class DatasetInput(Model):
-    """The records: one JSON Lines file."""
+class MixtureInput(Model):
+    """One of several datasets."""
 
-    path: str = Field(description="The file.")
-    format: DatasetFormat = Field(description="Shape of one line.")
-    validation_percent: int = Field(ge=1, le=50, description="Share of the records held out, in percent.")
+    path: str = Field(description="File or directory, or an s3:// URI.")
+    format: DatasetFormat = Field(description="Shape of one row.")
+    weight: int = Field(default=1, ge=1, le=1000, description="Share of the positions, relative to the other parts.")
+
+
+class DatasetInput(Model):
+    """The records: path and format, or mixture."""
+
+    path: str | None = Field(default=None, description="File or directory, or an s3:// URI.")
+    format: DatasetFormat | None = Field(default=None, description="Shape of one row.")
+    mixture: list[MixtureInput] | None = Field(default=None, description="Several datasets at fixed shares.")
+    ignore_fields: list[str] | None = Field(default=None, description="Fields of the rows that do not count.")
+    validation_percent: int = Field(ge=1, le=50, description="Share of the distinct records held out, in percent.")
+    on_bad_row: BadRowPolicy = Field(default=BadRowPolicy.FAIL, description="Of wrong rows.")
+    on_long_record: LongRecordPolicy = Field(
+        default=LongRecordPolicy.TRUNCATE, description="Of records longer than sequenceLength."
+    )
+    on_duplicate: DuplicatePolicy = Field(default=DuplicatePolicy.KEEP, description="Of rows that repeat another.")
+
+    @property
+    def sources(self) -> list[MixtureInput]:
+        """The parts of the mixture, or the one dataset; empty if neither is there."""
+        if self.mixture or not (self.path and self.format):
+            return self.mixture or []
+        return [MixtureInput(path=self.path, format=self.format)]
 
 
 class EvaluationInputs(Model):

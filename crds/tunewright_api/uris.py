@@ -1,4 +1,4 @@
-"""URIs of models, data and artifacts: `hf://org/name` and `pvc://claim/path`."""
+"""URIs of models, data and artifacts: `hf://org/name`, `pvc://claim/path` and `s3://bucket/key`."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,10 +11,12 @@ from tunewright_api.names import CLAIM_MOUNT_ROOT
 _CLAIM = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 PVC_PATTERN = rf"^pvc://{_CLAIM}(/{_SEGMENT})*$"
+DATA_PATTERN = rf"^(pvc://{_CLAIM}(/{_SEGMENT})*|s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9](/{_SEGMENT})+)$"
 MODEL_PATTERN = rf"^(pvc://{_CLAIM}(/{_SEGMENT})+|hf://{_SEGMENT}/{_SEGMENT})$"
 
 # Segments cannot start with a dot, so no URI can climb out of its claim.
 PvcUri = Annotated[str, StringConstraints(pattern=PVC_PATTERN, max_length=512)]
+DataUri = Annotated[str, StringConstraints(pattern=DATA_PATTERN, max_length=512)]
 ModelUri = Annotated[str, StringConstraints(pattern=MODEL_PATTERN, max_length=512)]
 
 

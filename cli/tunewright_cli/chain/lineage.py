@@ -21,9 +21,10 @@ def describe_lineage(version: str, objects: Objects, links: Links) -> Lineage:
 
 def _dataset(job: Object) -> Dataset:
     spec, found = job["spec"]["dataset"], job.get("status", {}).get("dataset") or {}
+    parts = spec.get("mixture") or [spec]
     return {
-        "uri": spec["uri"],
-        "format": spec["format"],
+        "uri": " + ".join(part["uri"] for part in parts),
+        "format": " + ".join(dict.fromkeys(part["format"] for part in parts)),
         "records": found.get("records"),
         "train": found.get("train"),
         "validation": found.get("validation"),

@@ -58,7 +58,8 @@ def _uses(snapshot: Snapshot) -> Iterator[tuple[str, str, int]]:
         if "True" in {condition_status(job, "Complete"), condition_status(job, "Failed")}:
             continue
         spec, who = job["spec"], f"job {full_name(job)}"
-        for uri in (spec["baseModel"]["uri"], spec["dataset"]["uri"]):
+        data = [part["uri"] for part in (spec["dataset"].get("mixture") or [spec["dataset"]])]
+        for uri in (spec["baseModel"]["uri"], *data):
             yield from _use(who, job, uri, 0)
         nodes = spec.get("numNodes", 1)
         yield from _use(who, job, spec["output"]["uri"], nodes if nodes > 1 else 0)

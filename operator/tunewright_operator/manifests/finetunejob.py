@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tunewright_api.dataset import S3_CREDENTIALS, S3_SETTINGS
 from tunewright_api.finetunejob import FineTuneJobSpec
 from tunewright_api.names import (
     CONFIG_DIR,
@@ -120,6 +121,11 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, stage: Stage, attempt: 
     elif spec.base_model.secret_ref:
         key = {"name": spec.base_model.secret_ref.name, "key": "HF_TOKEN"}
         env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": key}})
+    if stage is Stage.PREPARE and spec.dataset.secret_ref:
+        for name in (*S3_CREDENTIALS, *S3_SETTINGS):
+            key = {"name": spec.dataset.secret_ref.name, "key": name}
+            optional = {"optional": True} if name in S3_SETTINGS else {}
+            env.append({"name": name, "valueFrom": {"secretKeyRef": {**key, **optional}}})
     judge = spec.evaluation.judge
     if stage is Stage.EVALUATE and judge and judge.secret_ref:
         key = {"name": judge.secret_ref.name, "key": "API_KEY"}

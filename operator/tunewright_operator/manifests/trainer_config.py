@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from tunewright_api.dataset import Dataset
 from tunewright_api.evaluation import Evaluation
 from tunewright_api.finetunejob import BaseModelSource, FineTuneJobSpec, Output
 from tunewright_api.names import CONFIG_FILE, PORT_TRAINER
@@ -12,6 +13,7 @@ from tunewright_api.trainer_config import (
     Directories,
     EvaluationInputs,
     JobIdentity,
+    MixtureInput,
     ModelInput,
     ObjectiveInputs,
     Rendezvous,
@@ -31,11 +33,7 @@ def build_trainer_config(owner: Manifest, spec: FineTuneJobSpec, *, port: int = 
     return TrainerConfig(
         job=JobIdentity(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]),
         model=_model_input(spec.base_model),
-        dataset=DatasetInput(
-            path=str(parse_pvc(spec.dataset.uri).mount),
-            format=spec.dataset.format,
-            validation_percent=spec.dataset.validation_percent,
-        ),
+        dataset=_dataset_input(spec.dataset),
         objective=spec.objective,
         objective_inputs=_objective_inputs(spec.objective),
         method=spec.method,
@@ -72,7 +70,10 @@ def artifact_uri(output: Output) -> str:
 
 def claims_of(spec: FineTuneJobSpec) -> dict[str, str]:
     """Claims that the pods mount -> the field of the spec that names each; the output's field wins."""
-    claims = {parse_pvc(spec.dataset.uri).claim: "dataset.uri"}
+    claims: dict[str, str] = {}
+    for field, uri in spec.dataset.uris.items():
+        if is_pvc(uri):
+            claims.setdefault(parse_pvc(uri).claim, field)
     for part, source in (("general", spec.evaluation.general), ("harness", spec.evaluation.harness)):
         if source:
             claims.setdefault(parse_pvc(source.uri).claim, f"evaluation.{part}.uri")
@@ -86,6 +87,24 @@ def claims_of(spec: FineTuneJobSpec) -> dict[str, str]:
 def output_path(spec: FineTuneJobSpec) -> ClaimPath:
     """The directory of output.uri in its claim."""
     return parse_pvc(spec.output.uri)
+
+
+def _dataset_input(dataset: Dataset) -> DatasetInput:
+    parts = dataset.mixture or []
+    return DatasetInput(
+        path=_data_path(dataset.uri) if dataset.uri else None,
+        format=dataset.format,
+        mixture=[MixtureInput(path=_data_path(p.uri), format=p.format, weight=p.weight) for p in parts] or None,
+        ignore_fields=dataset.ignore_fields,
+        validation_percent=dataset.validation_percent,
+        on_bad_row=dataset.on_bad_row,
+        on_long_record=dataset.on_long_record,
+        on_duplicate=dataset.on_duplicate,
+    )
+
+
+def _data_path(uri: str) -> str:
+    return str(parse_pvc(uri).mount) if is_pvc(uri) else uri
 
 
 def _evaluation_inputs(evaluation: Evaluation) -> EvaluationInputs:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunewright_api.dataset import S3_CREDENTIALS
 from tunewright_api.finetunejob import FineTuneJobSpec
 from tunewright_api.names import LABEL_JUDGE
 
@@ -57,6 +58,9 @@ def secrets_of(spec: FineTuneJobSpec) -> list[SecretUse]:
     found = []
     if spec.base_model.secret_ref:
         found.append(SecretUse(spec.base_model.secret_ref.name, "baseModel.secretRef", "HF_TOKEN"))
+    if spec.dataset.secret_ref:
+        name = spec.dataset.secret_ref.name
+        found += [SecretUse(name, "dataset.secretRef", key) for key in S3_CREDENTIALS]
     judge = spec.evaluation.judge
     if judge and judge.secret_ref:
         found.append(SecretUse(judge.secret_ref.name, "evaluation.judge.secretRef", "API_KEY", LABEL_JUDGE))

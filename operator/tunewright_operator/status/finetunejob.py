@@ -157,7 +157,12 @@ def _describe(status: FineTuneJobStatus, end: StageEnd) -> str:
     if result.prepare:
         found = result.prepare
         cut = f", {found.truncated} of them longer than sequenceLength" if found.truncated else ""
-        return f"{found.records} records{cut}: {found.train} to train on, {found.validation} held out"
+        out = [
+            f", {count} {what}"
+            for count, what in ((found.dropped, "dropped"), (found.quarantined, "quarantined"))
+            if count
+        ]
+        return f"{found.records} records{cut}: {found.train} to train on, {found.validation} held out{''.join(out)}"
     if result.train:
         loss = "" if result.train.loss is None else f", loss {result.train.loss:.4g}"
         return f"{result.train.steps} steps{loss}"

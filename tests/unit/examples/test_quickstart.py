@@ -131,7 +131,9 @@ def test_the_demo_asks_known_facts_in_words_that_are_not_in_the_dataset(facts: l
 def test_two_training_pods_fit_the_two_cores_they_are_made_for(job: Any) -> None:
     assert job.num_nodes == 2
     assert job.resources_per_node == {"cpu": "900m", "memory": "5Gi"}
-    assert {parse_pvc(uri).claim for uri in (job.base_model.uri, job.dataset.uri, job.output.uri)} == {"quickstart"}
+    assert {parse_pvc(uri).claim for uri in (job.base_model.uri, *job.dataset.uris.values(), job.output.uri)} == {
+        "quickstart"
+    }
 
 
 def test_the_claim_can_be_written_by_both_pods_in_a_restricted_namespace() -> None:

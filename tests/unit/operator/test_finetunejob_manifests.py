@@ -11,14 +11,16 @@ from tests.training import CONFIG
 from tests.training import job as build_job
 from tunewright_api.finetunejob import FineTuneJobSpec
 from tunewright_api.names import ENV_RENDEZVOUS_ADDRESS, ExitCode, Stage
+from tunewright_api.quantity import parse_quantity
 from tunewright_api.results import ExportResult
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_operator.manifests.finetunejob import build_stage_job
 from tunewright_operator.manifests.finetunejob_names import rank_zero_host, stage_job_name
 from tunewright_operator.manifests.finetunejob_network import build_network_policy, build_service
 from tunewright_operator.manifests.registration import build_model_version
-from tunewright_operator.manifests.resources import parse_quantity, processes_per_node, threads_per_process
+from tunewright_operator.manifests.resources import processes_per_node, threads_per_process
 from tunewright_operator.manifests.trainer_config import build_config_map, claims_of
+from tunewright_operator.policies.acceptance import SecretUse, secrets_of
 from tunewright_operator.policies.course import STAGES
 
 Object = dict[str, Any]
@@ -172,6 +174,31 @@ def test_only_the_claim_of_the_output_can_be_written() -> None:
     writable = {m["mountPath"] for m in mounts if m["mountPath"].startswith("/mnt") and not m["readOnly"]}
     assert writable == {"/mnt/claims/data"}
     assert claims_of(read(obj)) == {"models": "baseModel.uri", "sets": "dataset.uri", "data": "output.uri"}
+
+
+def test_s3_data_and_mixtures_reach_prepare() -> None:
+    parts = [
+        {"uri": "s3://data/tasks/a.jsonl.gz", "format": "Chat", "weight": 3},
+        {"uri": "pvc://sets/general.parquet", "format": "InputTarget", "weight": 1},
+    ]
+    obj = build_job(dataset={"mixture": parts, "secretRef": {"name": "s3"}, "onBadRow": "Quarantine"})
+    config = TrainerConfig.model_validate_json(build_config_map(obj, read(obj))["data"]["config.json"])
+    assert [part.to_dict() for part in config.dataset.sources] == [
+        {"path": "s3://data/tasks/a.jsonl.gz", "format": "Chat", "weight": 3},
+        {"path": "/mnt/claims/sets/general.parquet", "format": "InputTarget", "weight": 1},
+    ]
+    assert claims_of(read(obj)) == {"sets": "dataset.mixture[1].uri", "data": "output.uri"}
+    assert secrets_of(read(obj)) == [
+        SecretUse("s3", "dataset.secretRef", "AWS_ACCESS_KEY_ID"),
+        SecretUse("s3", "dataset.secretRef", "AWS_SECRET_ACCESS_KEY"),
+    ]
+    given = {stage: build_stage_job(obj, read(obj), stage, 1, CONFIG) for stage in STAGES}
+    names = {
+        stage: [entry["name"] for entry in job["spec"]["template"]["spec"]["containers"][0]["env"]]
+        for stage, job in given.items()
+    }
+    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"} <= set(names[Stage.PREPARE])
+    assert not any(name.startswith("AWS") for stage in STAGES[1:] for name in names[stage])
 
 
 def test_what_the_objective_reads_is_mounted_and_passed_on() -> None:
