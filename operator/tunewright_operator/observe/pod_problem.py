@@ -29,6 +29,7 @@ class Problem:
     final: bool = False
     exit_code: int | None = None
     time: str = ""
+    container: str = ""  # of the pod's init containers, if it is one of these: nothing of ours runs there
 
 
 def pod_problem(pod: Manifest) -> Problem | None:
@@ -46,7 +47,7 @@ def last_termination(pod: Manifest) -> Problem | None:
     """How the pod's containers last failed, whether or not they run again."""
     failures = [
         _describe(pod, status, terminated)
-        for status in _containers(pod)
+        for status in container_statuses(pod)
         if (terminated := _terminated(status)) and terminated.get("exitCode")
     ]
     return max(failures, key=lambda p: p.time, default=None)
@@ -61,7 +62,7 @@ def _unschedulable(pod: Manifest) -> Problem | None:
 
 
 def _image(pod: Manifest) -> Problem | None:
-    for status in _containers(pod):
+    for status in container_statuses(pod):
         waiting = status.get("state", {}).get("waiting") or {}
         reason = waiting.get("reason", "")
         if reason in {"ErrImagePull", "ImagePullBackOff"} | _NEVER_PULLED:
@@ -75,7 +76,7 @@ def _image(pod: Manifest) -> Problem | None:
 
 
 def _container_config(pod: Manifest) -> Problem | None:
-    for status in _containers(pod):
+    for status in container_statuses(pod):
         waiting = status.get("state", {}).get("waiting") or {}
         if waiting.get("reason") in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
             return Problem(_name(pod), waiting["reason"], waiting.get("message") or "the container cannot be created")
@@ -84,7 +85,7 @@ def _container_config(pod: Manifest) -> Problem | None:
 
 def _crashed(pod: Manifest) -> Problem | None:
     """A container that ended badly and is not ready (again)."""
-    for status in _containers(pod):
+    for status in container_statuses(pod):
         terminated = _terminated(status)
         if terminated and terminated.get("exitCode") and not status.get("ready"):
             return _describe(pod, status, terminated)
@@ -110,25 +111,32 @@ _CHECKS: tuple[Callable[[Manifest], Problem | None], ...] = (
 def _describe(pod: Manifest, status: Manifest, terminated: Manifest) -> Problem:
     code = terminated["exitCode"]
     loop = status.get("restartCount", 0) >= CRASH_LOOP_RESTARTS
-    known = _exit_code(code)
-    reason, message = _cause(terminated, known)
+    init = status["name"] if status in _init_statuses(pod) else ""
+    known = None if init else _exit_code(code)
+    reason, message = _cause(terminated, known, init)
     final = loop or (known is not None and not known.retriable)
-    return Problem(_name(pod), reason, message, final, code, terminated.get("finishedAt") or "")
+    return Problem(_name(pod), reason, message, final, code, terminated.get("finishedAt") or "", init)
 
 
-def _cause(terminated: Manifest, known: ExitCode | None) -> tuple[str, str]:
+def _cause(terminated: Manifest, known: ExitCode | None, init: str) -> tuple[str, str]:
     """(reason, message): our own result if the container left one, else what Kubernetes and the log say."""
     text = terminated.get("message") or ""
+    if init:
+        return "ContainerFailed", f"init container {init} {_end(terminated)}"
     result = StageResult.from_message(text)
     if result is not None and result.message:
         return result.reason or (known.reason if known else "ContainerFailed"), result.message
     if terminated.get("reason") == "OOMKilled":
         return "OutOfMemory", "the container needed more memory than resources.memory allows"
+    return known.reason if known else "ContainerFailed", f"the container {_end(terminated)}"
+
+
+def _end(terminated: Manifest) -> str:
     code = terminated["exitCode"]
     signal = f" ({_SIGNALS[code]})" if code in _SIGNALS else ""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
+    lines = [line for line in (terminated.get("message") or "").strip().splitlines() if line.strip()]
     last = f"; its last words: {lines[-1][:500]}" if lines else ""
-    return known.reason if known else "ContainerFailed", f"the container ended with exit code {code}{signal}{last}"
+    return f"ended with exit code {code}{signal}{last}"
 
 
 def _exit_code(code: int) -> ExitCode | None:
@@ -146,8 +154,16 @@ def _terminated(status: Manifest) -> Manifest | None:
     return None
 
 
-def _containers(pod: Manifest) -> list[Manifest]:
-    return list(pod.get("status", {}).get("containerStatuses") or ())
+def container_statuses(pod: Manifest) -> list[Manifest]:
+    """Of all containers: a pod whose init container fails never gets so far as to start the others. A sidecar that is
+    one ends after them, as it likes."""
+    own = list(pod.get("status", {}).get("containerStatuses") or ())
+    over = any((status.get("state") or {}).get("terminated") for status in own)
+    return own if over else [*_init_statuses(pod), *own]
+
+
+def _init_statuses(pod: Manifest) -> list[Manifest]:
+    return list(pod.get("status", {}).get("initContainerStatuses") or ())
 
 
 def _name(pod: Manifest) -> str:

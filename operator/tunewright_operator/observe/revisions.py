@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewright_api.names import LABEL_NAME, LABEL_REVISION, LABEL_VERSION
-from tunewright_operator.observe.pod_problem import Problem, last_termination, worst_problem
+from tunewright_operator.observe.pod_problem import Problem, container_statuses, last_termination, worst_problem
 
 Manifest = dict[str, Any]
 
@@ -22,6 +22,7 @@ class RevisionState:
     stuck: bool  # no progress within progressDeadlineSeconds
     problem: Problem | None = None
     failure: Problem | None = None
+    creating: bool = False  # the containers of a pod are not there yet
     restarts: int = 0  # of the container that was started again most often
 
     @property
@@ -84,7 +85,8 @@ def _revision(deployment: Manifest, pods: list[Manifest]) -> RevisionState:
         stuck=progressing.get("reason") == "ProgressDeadlineExceeded",
         problem=worst_problem(pods) or _not_created(conditions.get("ReplicaFailure")),
         failure=max(failures, key=lambda f: (f.time, f.pod), default=None),
-        restarts=max((s.get("restartCount", 0) for pod in pods for s in _container_statuses(pod)), default=0),
+        creating=not all(map(_is_created, pods)),
+        restarts=max((s.get("restartCount", 0) for pod in pods for s in container_statuses(pod)), default=0),
     )
 
 
@@ -111,8 +113,10 @@ def ready_pod(pods: Iterable[Manifest], revision: str) -> Manifest | None:
     return None
 
 
-def _container_statuses(pod: Manifest) -> list[Manifest]:
-    return list(pod.get("status", {}).get("containerStatuses") or ())
+def _is_created(pod: Manifest) -> bool:
+    """Whether its containers are there: volumes are mounted, images pulled, init containers done."""
+    waiting = [(status.get("state") or {}).get("waiting") or {} for status in container_statuses(pod)]
+    return all(state.get("reason") not in {"ContainerCreating", "PodInitializing"} for state in waiting)
 
 
 def _label(manifest: Manifest, label: str) -> str:

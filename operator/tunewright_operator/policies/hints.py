@@ -18,7 +18,8 @@ def hint(namespace: str, problem: Problem) -> str:
     if known:
         return known
     previous = " --previous" if problem.exit_code is not None else ""
-    return f"read its log: kubectl -n {namespace} logs {problem.pod}{previous}" if problem.pod else ""
+    container = f" -c {problem.container}" if problem.container else ""
+    return f"read its log: kubectl -n {namespace} logs {problem.pod}{container}{previous}" if problem.pod else ""
 
 
 def explain(namespace: str, problem: Problem) -> str:

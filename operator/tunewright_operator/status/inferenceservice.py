@@ -151,7 +151,8 @@ def _loading(now: Situation) -> Gap | None:
     progress = f"{stable.ready} of {stable.replicas} pods of {stable.version} answered a completion"
     if stable.stuck:
         return Gap("ProgressDeadlineExceeded", f"{progress}, and nothing changed for more than an hour", final=True)
-    return Gap("Loading", f"{progress}; the others load the model")
+    others = "the containers of others are being created" if stable.creating else "the others load the model"
+    return Gap("Loading", f"{progress}; {others}")
 
 
 def _unsettled(now: Situation) -> Gap | None:

@@ -129,6 +129,14 @@ def waiting(reason: str, message: str = "") -> Object:
     return pod("guide-0", {}, state={"waiting": {"reason": reason, "message": message}})
 
 
+def behind_init(reason: str, *, restarts: int = 0, **states: Object) -> Object:
+    """A pod whose container waits for an init container, which waits, too."""
+    one = waiting("PodInitializing")
+    init = {"name": "istio-validation", "image": "istio/proxyv2:1", "restartCount": restarts, "ready": False}
+    one["status"]["initContainerStatuses"] = [init | {"state": {"waiting": {"reason": reason}}} | states]
+    return one
+
+
 def unscheduled() -> Object:
     """A pod without a node."""
     one = pod("guide-0", {})
@@ -330,6 +338,33 @@ CASES = {
         "kubectl -n team logs guide-0 --previous",
         pods(0, crashed(139, restarts=3)),
         failure=("ContainerFailed", 139),
+    ),
+    "an init container of the mesh crashes": Case(
+        progressing("ContainerFailed"),
+        KStatus.IN_PROGRESS,
+        "pod guide-0: init container istio-validation ended with exit code 64. What to do: read its log: kubectl "
+        "-n team logs guide-0 -c istio-validation --previous",
+        pods(0, behind_init("CrashLoopBackOff", restarts=1, lastState=terminated(64))),
+        failure=("ContainerFailed", 64),
+    ),
+    "an init container crashes in a loop": Case(
+        stalled("ContainerFailed"),
+        KStatus.FAILED,
+        "init container istio-validation ended with exit code 126",
+        pods(0, behind_init("CrashLoopBackOff", restarts=9, lastState=terminated(126))),
+        failure=("ContainerFailed", 126),
+    ),
+    "the image of an init container cannot be pulled": Case(
+        progressing("ImageNotPulled"),
+        KStatus.IN_PROGRESS,
+        "image istio/proxyv2:1 cannot be pulled",
+        pods(0, behind_init("ImagePullBackOff")),
+    ),
+    "its volume is not attached yet": Case(
+        progressing("Loading"),
+        KStatus.IN_PROGRESS,
+        "0 of 1 pods of guide-v1 answered a completion; the containers of others are being created",
+        pods(0, waiting("ContainerCreating")),
     ),
     "a quota refuses the pods": Case(
         progressing("PodsRefused"),
