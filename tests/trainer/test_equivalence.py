@@ -1,0 +1,165 @@
+"""Every way to share a step computes the same loss curve: SmolLM2 cut to 4 layers, fp32, the same global batch.
+
+With TUNEWRIGHT_WRITE_EQUIVALENCE=1 the differences are written to docs/reference/equivalence.md.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.cut_model import cut_model
+from tests.trainer.support import REPO, Job, make_job
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+WRITE_ENV = "TUNEWRIGHT_WRITE_EQUIVALENCE"
+TABLE = REPO / "docs" / "reference" / "equivalence.md"
+STEPS = 20
+GLOBAL_BATCH = 4
+SAME = 1e-3
+RESUMED = 1e-5
+KILLED_AT = 11
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to share a step of GLOBAL_BATCH records: processes, how they work together, micro batches."""
+
+    name: str
+    processes: int = 1
+    accumulation: int = 1
+    distributed: dict[str, Any] | None = None
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    replicas: int | None = None
+    """Processes that read different records; all of them if absent."""
+
+    def job(self, root: Path, model: Path, **overrides: Any) -> Job:
+        """The run, with 20 steps that differ in nothing but the sharing."""
+        replicas = self.replicas or self.processes
+        job = make_job(
+            root,
+            model,
+            method={"full": {}},
+            hyperparameters={
+                "maxSteps": STEPS,
+                "microBatchSize": GLOBAL_BATCH // replicas // self.accumulation,
+                "gradientAccumulationSteps": self.accumulation,
+                "precision": "FP32",
+                "learningRate": 1e-4,
+                "sequenceLength": 128,
+                **self.hyperparameters,
+            },
+            **({"distributed": self.distributed} if self.distributed else {}),
+            **overrides,
+        )
+        job.config["rendezvous"]["processesPerNode"] = self.processes
+        return job
+
+
+ONE = Case("one process")
+CASES = [
+    Case("DDP x2", 2, distributed={"ddp": {}}),
+    Case("ZeRO-1 x2", 2, distributed={"deepspeed": {"zeroStage": 1}}),
+    Case("ZeRO-2 x2", 2, distributed={"deepspeed": {"zeroStage": 2}}),
+    Case("ZeRO-3 x2", 2, distributed={"deepspeed": {"zeroStage": 3}}),
+    Case("gradient accumulation x4", accumulation=4),
+    Case("DDP x2 with gradient accumulation x2", 2, accumulation=2, distributed={"ddp": {}}),
+]
+KILLED = [ONE, Case("ZeRO-2 x2", 2, distributed={"deepspeed": {"zeroStage": 2}})]
+
+
+class Lab:
+    """What the cases share: model, prepared records, the curve of one process, the rows of the table."""
+
+    def __init__(self, root: Path, model: Path) -> None:
+        self.root, self.model = root, model
+        self.rows: list[tuple[str, float, float]] = []
+        prepared = ONE.job(root / "prepared", model)
+        prepared.must("prepare")
+        self._dataset = prepared.work / "dataset"
+
+    def job(self, case: Case, name: str, **overrides: Any) -> Job:
+        """A run on the prepared records."""
+        job = case.job(self.root / name, self.model, **overrides)
+        shutil.copytree(self._dataset, job.work / "dataset")
+        return job
+
+    @cached_property
+    def reference(self) -> dict[int, float]:
+        """The curve of one process."""
+        return curve(self.job(ONE, "reference"))
+
+    def compare(self, name: str, got: dict[int, float], want: dict[int, float], allowed: float) -> None:
+        """Note and check the largest relative difference over the steps of `got`."""
+        difference = max(abs(loss - want[step]) / want[step] for step, loss in got.items())
+        self.rows.append((name, difference, allowed))
+        assert difference < allowed
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, smollm: Path) -> Iterator[Lab]:
+    """The cases' common ground; writes the table at the end when that is asked for."""
+    lab = Lab(tmp_path_factory.mktemp("equivalence"), cut_model(smollm))
+    yield lab
+    if os.environ.get(WRITE_ENV) == "1":
+        TABLE.write_text(as_markdown(lab.rows))
+
+
+def curve(job: Job) -> dict[int, float]:
+    """Train to the end: the loss by step."""
+    (finished,) = job.train()
+    assert finished.code == 0, finished.describe()
+    return finished.losses()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_curve_is_that_of_one_process(case: Case, lab: Lab) -> None:
+    losses = curve(lab.job(case, case.name))
+    assert list(losses) == list(lab.reference) == list(range(1, STEPS + 1))
+    assert losses[STEPS] < losses[1]
+    lab.compare(case.name, losses, lab.reference, SAME)
+
+
+@pytest.mark.parametrize("case", KILLED, ids=lambda case: case.name)
+def test_a_run_that_is_killed_goes_on_with_the_same_curve(case: Case, lab: Lab) -> None:
+    want = lab.reference if case is ONE else curve(lab.job(case, f"{case.name} whole"))
+    job = lab.job(case, f"{case.name} killed", checkpoint={"everySteps": 5})
+    pod = job.start("train")
+    pod.wait_for(lambda: reached(job) >= KILLED_AT and (job.work / "checkpoints" / "step-10").is_dir(), timeout=600)
+    pod.kill()
+    pod.process.wait()
+    losses = curve(job)
+    assert min(losses) in {11, 16}
+    assert max(losses) == STEPS
+    lab.compare(f"{case.name}, killed at step {KILLED_AT} and resumed", losses, want, RESUMED)
+
+
+def reached(job: Job) -> int:
+    """Steps done, as /progress says."""
+    try:
+        return int(job.progress()["step"])
+    except OSError:
+        return 0
+
+
+def as_markdown(rows: list[tuple[str, float, float]]) -> str:
+    """docs/reference/equivalence.md."""
+    lines = [
+        "# Equal loss curves",
+        "",
+        f"Largest relative difference of the training loss, over {STEPS} optimizer steps, from the same run in one "
+        "process;",
+        "for a resumed run from the same run without interruption. SmolLM2-135M-Instruct cut to 4 layers, fp32, AdamW,",
+        f"{GLOBAL_BATCH} records per step. Made by `{WRITE_ENV}=1 pytest tests/trainer/test_equivalence.py`.",
+        "",
+        "| run | difference | allowed |",
+        "|---|---|---|",
+        *(f"| {name} | {found:.1e} | {allowed:.0e} |" for name, found, allowed in rows),
+    ]
+    return "\n".join(lines) + "\n"
