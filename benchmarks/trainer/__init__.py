@@ -1,0 +1,1 @@
+"""How fast the trainer is: each module prints ratios from one run."""

@@ -1,0 +1,36 @@
+"""A full fine-tuning run in this process, whose steps a benchmark can watch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.trainer.cut_model import cut_model
+from tests.trainer.support import make_job, real_model, write_tiny_model
+from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer.recipe import Recipe
+from tunewright_trainer.rundir import RunDirectory
+
+
+def model(root: Path, name: str) -> Path:
+    """`smollm`: SmolLM2 cut to 4 layers, from the cache; `tiny`: random weights of 2 small layers."""
+    return cut_model(real_model()) if name == "smollm" else write_tiny_model(root / "tiny")
+
+
+def recipe(root: Path, path: Path, **overrides: Any) -> Recipe:
+    """A run that is set up: fp32, full fine-tuning, records of about 60 tokens."""
+    job = make_job(root / "job", path, method={"full": {}}, **overrides)
+    job.must("prepare")
+    (root / "run").mkdir()
+    made = Recipe(TrainerConfig.model_validate(job.config), RunDirectory(root / "run"), None)
+    made.setup()
+    return made
+
+
+def machine() -> str:
+    """Where the figures come from."""
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return f"{where}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
