@@ -49,8 +49,11 @@ def _train(config: TrainerConfig, run_directory: RunDirectory, rank: int) -> Non
     if config.distributed is None or config.distributed.deepspeed is None:
         skip("deepspeed")
 
+    import transformers
+
     from tunewright_trainer.recipe import Recipe
 
+    transformers.utils.logging.disable_progress_bar()
     recipe = Recipe(config, run_directory, telemetry)
     recipe.setup()
     result = recipe.train()
