@@ -12,7 +12,7 @@ from tunewright_api.names import NVME_MOUNT, ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.errors import StageError
 
-_MIXED_PRECISION = {"BF16": "bf16", "FP16": "fp16", "FP32": "no"}
+_MIXED_PRECISION = {"BF16": "bf16", "FP16": "fp16", "FP32": "no", "FP8": "fp8"}
 
 
 def accelerate_config(config: TrainerConfig, device: str, machine_rank: int = 0) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def accelerate_config(config: TrainerConfig, device: str, machine_rank: int = 0)
     distributed, rendezvous = config.distributed, config.rendezvous
     common: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
-        "mixed_precision": _MIXED_PRECISION.get(config.hyperparameters.precision.value, "no"),
+        "mixed_precision": _MIXED_PRECISION[config.hyperparameters.precision.value],
         "use_cpu": device == "cpu",
         "num_machines": rendezvous.nodes,
         "num_processes": rendezvous.nodes * rendezvous.processes_per_node,

@@ -5,6 +5,7 @@ from typing import Any
 from tunewright_api.distributed import DeepSpeed, Offload
 from tunewright_api.names import NVME_MOUNT
 from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer.precision import half
 
 # Bytes per all-reduce bucket. DeepSpeed's default of 5e8 elements would take 2 GB of a CPU pod's memory.
 _BUCKET_ELEMENTS = {"cpu": 50_000_000, "cuda": 500_000_000}
@@ -33,15 +34,14 @@ def deepspeed_config(config: TrainerConfig, device: str) -> dict[str, Any] | Non
         return None
     deepspeed = config.distributed.deepspeed
     hyperparameters = config.hyperparameters
-    precision = hyperparameters.precision.value
     result: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": hyperparameters.micro_batch_size,
         "gradient_accumulation_steps": hyperparameters.gradient_accumulation_steps,
         "gradient_clipping": hyperparameters.max_grad_norm,
         "steps_per_print": 2**31,
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": precision == "BF16"},
-        "fp16": {"enabled": precision == "FP16"},
+        "bf16": {"enabled": half(config) == "bfloat16"},
+        "fp16": {"enabled": half(config) == "float16"},
         "zero_optimization": _zero(deepspeed, device),
     }
     if deepspeed.offload_optimizer is not Offload.NONE:

@@ -1,7 +1,9 @@
 """The trained weights, gathered from all ranks and written by rank 0: `trained/`, complete or absent."""
 
+import contextlib
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ def save_trained(
 def gather(model: torch.nn.Module, *, keep: bool, dtype: torch.dtype | None, whole: bool) -> dict[str, torch.Tensor]:
     """Tensors by name, on the CPU, tied ones once; every rank takes part, the ranks with `keep` get them.
 
-    One parameter at a time, so that under ZeRO-3 no device ever holds the whole model.
+    One parameter at a time, so that under ZeRO-3 and FSDP no device ever holds the whole model.
 
     Args:
         model: What was trained.
@@ -61,10 +63,10 @@ def gather(model: torch.nn.Module, *, keep: bool, dtype: torch.dtype | None, who
         parameter = isinstance(tensor, torch.nn.Parameter)
         if not (whole or tensor.requires_grad):
             continue
-        with _whole(tensor):
+        with _whole(tensor) as complete:
             if keep:
                 wanted = dtype if dtype and parameter and tensor.is_floating_point() else tensor.dtype
-                state[name] = tensor.detach().to(device="cpu", dtype=wanted).clone()
+                state[name] = complete.detach().to(device="cpu", dtype=wanted).clone()
     return state
 
 
@@ -117,11 +119,17 @@ def base_dtype(model: Path) -> torch.dtype:
     return declared if isinstance(declared, torch.dtype) else torch.bfloat16
 
 
-def _whole(parameter: torch.Tensor) -> Any:
-    import contextlib
+@contextlib.contextmanager
+def _whole(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A tensor that may be divided among processes, in one piece."""
+    if hasattr(tensor, "ds_id"):
+        import deepspeed
 
-    if not hasattr(parameter, "ds_id"):
-        return contextlib.nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters([parameter])
+        with deepspeed.zero.GatheredParameters([tensor]):
+            yield tensor
+    elif hasattr(tensor, "full_tensor"):
+        # FSDP's DTensor, whose import a single process is spared. Shards that wait in CPU memory are exchanged where
+        # the others are.
+        yield tensor.detach().to(tensor.device_mesh.device_type).full_tensor()
+    else:
+        yield tensor

@@ -41,4 +41,17 @@ def build_strategy(config: TrainerConfig, processes: Processes) -> Strategy:
         configuration = deepspeed_config(config, processes.device.type)
         assert configuration is not None
         return Zero(processes, configuration)
-    raise StageError(ExitCode.INVALID_CONFIG, "this trainer image knows spec.distributed.ddp and deepspeed only")
+    if scales_loss(config):
+        raise StageError(
+            ExitCode.INVALID_CONFIG,
+            "distributed.fsdp and distributed.pipeline compute in BF16 or FP32: set hyperparameters.precision to one "
+            "of them, or use ddp or deepspeed",
+        )
+    if distributed.fsdp is not None:
+        from tunewright_trainer.parallel.fsdp import FullySharded
+
+        return FullySharded(processes, distributed.fsdp, getattr(torch, dtype) if dtype else None)
+    assert distributed.pipeline is not None
+    from tunewright_trainer.parallel.pipeline import PipelineParallel
+
+    return PipelineParallel(processes, distributed.pipeline.stages, cast)
