@@ -9,6 +9,7 @@ from tunewright_api.base import (
     Model,
     Rule,
 )
+from tunewright_api.training_guards import Divergence
 
 
 class Scheduler(StrEnum):
@@ -125,6 +126,11 @@ class Hyperparameters(Model):
         ge=0,
         lt=1,
         description="Dropout on attention weights instead of what the model's configuration says.",
+    )
+    divergence: Divergence | None = Field(
+        default=None,
+        description="End the run when the smoothed loss leaves its minimum for good; only a loss that is no number "
+        "ends it if absent.",
     )
     seed: int = Field(
         default=42,
