@@ -107,6 +107,18 @@ def _rolled_back(now: Situation) -> Gap | None:
     return Gap("RolledBack", message, final=True)
 
 
+def _stable_gone(now: Situation) -> Gap | None:
+    """After a rollback only the spec brings the stable revision back: its pods are built from nothing else."""
+    stable, rejected = _gone(now), now.state.rejected
+    if stable is None or rejected is None or now.target is None or not is_rejected(now.state, now.target):
+        return None
+    message = (
+        f"the Deployment of {stable.version} is gone, and {rejected.version} was rolled back ({rejected.reason}): "
+        f"nothing answers. Set spec.model to {stable.version}"
+    )
+    return Gap("StableGone", message, final=True)
+
+
 def _route_refused(now: Situation) -> Gap | None:
     return Gap("RouteNotAccepted", now.route_refusal) if now.route_refusal else None
 
@@ -178,6 +190,7 @@ def _old_revision(now: Situation) -> Gap | None:
 _CHECKS: tuple[Callable[[Situation], Gap | None], ...] = (
     _refusal,
     _refused,
+    _stable_gone,
     _rolled_back,
     _route_refused,
     _candidate_starting,
@@ -274,7 +287,7 @@ def _answer(seen: Situation, stable: RevisionState) -> str:
 def _stable_status(seen: Situation) -> RevisionStatus | None:
     stable, split = seen.stable, seen.decided.split
     if stable is None:
-        return None
+        return _gone(seen)
     return RevisionStatus(
         version=stable.version,
         revision=stable.name,
@@ -282,6 +295,14 @@ def _stable_status(seen: Situation) -> RevisionStatus | None:
         ready_replicas=stable.ready,
         replicas=stable.replicas,
     )
+
+
+def _gone(seen: Situation) -> RevisionStatus | None:
+    """The stable revision, where somebody removed its Deployment."""
+    before = seen.previous.stable
+    if before is None or before.revision != seen.state.stable or before.revision in seen.serving.revisions:
+        return None
+    return before.model_copy(update={"ready_replicas": 0, "replicas": 0})
 
 
 def _candidate_status(seen: Situation) -> CandidateStatus | None:

@@ -707,3 +707,25 @@ async def test_a_rollback_does_not_wait_for_a_pod_that_says_nothing_of_its_speed
     canary.ask("abort")
     await canary.turn()
     assert canary.asked == [{"guide-v1": 100}]
+
+
+async def test_a_stable_revision_that_was_deleted_after_a_rollback_is_told_with_the_way_out(canary: World) -> None:
+    canary.verdict = Verdict.FAIL
+    await canary.settle(seconds=10)
+    await canary.settle(seconds=RETIRE_SECONDS)
+    (deployment,) = canary.kube.of("Deployment")
+    await canary.kube.delete(deployment)
+    await canary.settle()
+    await canary.settle(seconds=60)
+    assert conditions(canary.obj) == {
+        "Accepted": ("True", "Accepted"),
+        "Ready": ("False", "StableGone"),
+        "Stalled": ("True", "StableGone"),
+    }
+    assert canary.obj["status"]["message"] == (
+        "the Deployment of guide-v1 is gone, and guide-v2 was rolled back (TTFTP95): nothing answers. "
+        "Set spec.model to guide-v1"
+    )
+    canary.move("guide-v1")
+    await canary.settle()
+    assert conditions(canary.obj) == {"Accepted": ("True", "Accepted"), "Ready": ("True", "Serving")}
