@@ -12,6 +12,7 @@ from tunewright_api.names import (
     LABEL_KIND,
     LABEL_NAME,
     LABEL_STAGE,
+    NVME_MOUNT,
     Stage,
 )
 from tunewright_api.uris import is_pvc
@@ -82,6 +83,7 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, stage: Stage, attempt: int, con
     volumes, mounts = claim_volumes(claims, read_only=claims - {output_path(spec).claim})
     scratch, scratch_mounts = scratch_volumes()
     training = stage is Stage.TRAIN
+    disk, disk_mounts = _disk(spec) if training else ([], [])
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -105,12 +107,31 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, stage: Stage, attempt: int, con
                 "volumeMounts": [
                     *mounts,
                     *scratch_mounts,
+                    *disk_mounts,
                     {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
                 ],
             }
         ],
-        "volumes": [*volumes, *scratch, {"name": "config", "configMap": {"name": config_name(owner)}}],
+        "volumes": [*volumes, *scratch, *disk, {"name": "config", "configMap": {"name": config_name(owner)}}],
     }
+
+
+def _disk(spec: FineTuneJobSpec) -> tuple[list[Manifest], list[Manifest]]:
+    """(volumes, volumeMounts) of what DeepSpeed offloads to NVMe: a claim of the pod's own, or the node's own disk."""
+    deepspeed = spec.distributed.deepspeed if spec.distributed else None
+    if deepspeed is None or deepspeed.nvme is None:
+        return [], []
+    nvme = deepspeed.nvme
+    if nvme.storage_class_name is None:
+        source: Manifest = {"emptyDir": {"sizeLimit": nvme.size}}
+    else:
+        claim = {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": nvme.storage_class_name,
+            "resources": {"requests": {"storage": nvme.size}},
+        }
+        source = {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
+    return [{"name": "nvme", **source}], [{"name": "nvme", "mountPath": NVME_MOUNT}]
 
 
 def _environment(owner: Manifest, spec: FineTuneJobSpec, stage: Stage, attempt: int) -> list[Manifest]:

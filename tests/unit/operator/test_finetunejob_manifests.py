@@ -101,6 +101,40 @@ def test_every_pod_passes_pod_security_restricted_and_has_no_token(name: str) ->
         assert not any("hostPath" in volume for volume in pod["volumes"])
 
 
+CLAIM = {
+    "accessModes": ["ReadWriteOnce"],
+    "storageClassName": "local-nvme",
+    "resources": {"requests": {"storage": "800Gi"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("nvme", "volume"),
+    [
+        pytest.param({"size": "800Gi"}, {"emptyDir": {"sizeLimit": "800Gi"}}, id="the node's own disk"),
+        pytest.param(
+            {"size": "800Gi", "storageClassName": "local-nvme"},
+            {"ephemeral": {"volumeClaimTemplate": {"spec": CLAIM}}},
+            id="a claim that ends with the pod",
+        ),
+    ],
+)
+def test_what_is_offloaded_to_nvme_has_a_disk_in_the_training_pods_alone(nvme: Object, volume: Object) -> None:
+    obj = build_job()
+    obj["spec"]["distributed"] = {"deepspeed": {"zeroStage": 3, "offloadOptimizer": "NVMe", "nvme": nvme}}
+    mounts = {
+        stage: [
+            (mount["mountPath"], next(v for v in pod["volumes"] if v["name"] == mount["name"]))
+            for mount in pod["containers"][0]["volumeMounts"]
+            if mount["name"] == "nvme"
+        ]
+        for stage in STAGES
+        for pod in [build_stage_job(obj, read(obj), stage, 1, CONFIG)["spec"]["template"]["spec"]]
+    }
+    assert mounts.pop(Stage.TRAIN) == [("/mnt/nvme", {"name": "nvme", **volume})]
+    assert not any(mounts.values())
+
+
 def test_the_configuration_file_is_what_the_trainer_reads() -> None:
     obj = build_job()
     config = TrainerConfig.model_validate_json(build_config_map(obj, read(obj))["data"]["config.json"])
