@@ -6,6 +6,7 @@ from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.checkpoint.checkpointer import Checkpointer
 from tunewright_trainer.errors import StageError
+from tunewright_trainer.hardware import Hardware
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.plan import RunPlan
 from tunewright_trainer.progress import Pace
@@ -16,7 +17,13 @@ from tunewright_trainer.telemetry import Telemetry
 
 
 def build_hooks(
-    config: TrainerConfig, plan: RunPlan, pace: Pace, telemetry: Telemetry | None, checkpoints: Checkpointer
+    config: TrainerConfig,
+    plan: RunPlan,
+    pace: Pace,
+    telemetry: Telemetry | None,
+    checkpoints: Checkpointer,
+    *,
+    hardware: Hardware,
 ) -> Hooks:
     """The hooks of this rank; `telemetry` exists on rank 0 only."""
     hooks = Hooks(step=[stop_without_a_number])
@@ -25,7 +32,7 @@ def build_hooks(
         run_log = RunLog(Layout(config), checkpoints.completed or 0)
         hooks.step.insert(0, run_log.on_step)
         hooks.end.append(run_log.close)
-        hooks.step.append(Reporter(plan, pace, telemetry, checkpoints).on_step)
+        hooks.step.append(Reporter(plan, pace, telemetry, checkpoints, hardware=hardware).on_step)
     return hooks
 
 

@@ -3,15 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
 
-import torch
 import transformers
 from torch import nn
-from transformers import AutoModelForCausalLM
 
-from tunewright_api.method import LoraMethod
-from tunewright_api.names import ExitCode
 from tunewright_api.results import TrainResult
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
@@ -20,11 +15,13 @@ from tunewright_trainer.checkpoint.checkpointer import Checkpointer
 from tunewright_trainer.data import store
 from tunewright_trainer.data.ordered import OrderedRecords
 from tunewright_trainer.data.split import DataOrder
-from tunewright_trainer.errors import PreemptedError, StageError
+from tunewright_trainer.errors import PreemptedError
+from tunewright_trainer.hardware import measure_hardware
 from tunewright_trainer.hooks import build_hooks
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.loader import Loader, Share
 from tunewright_trainer.memory import held_bytes
+from tunewright_trainer.methods.build import build_model
 from tunewright_trainer.objectives.build import build_objective
 from tunewright_trainer.objectives.objective import Batch
 from tunewright_trainer.optim.optimizer import build_optimizer
@@ -32,7 +29,6 @@ from tunewright_trainer.optim.schedule import learning_rate
 from tunewright_trainer.parallel.build import build_strategy
 from tunewright_trainer.parallel.strategy import StepResult
 from tunewright_trainer.plan import plan_run
-from tunewright_trainer.precision import weights_dtype
 from tunewright_trainer.processes import join
 from tunewright_trainer.progress import Pace
 from tunewright_trainer.rundir import RunDirectory
@@ -90,7 +86,8 @@ class Recipe:
             self.strategy.data_rank, self.strategy.data_size, h.micro_batch_size, h.gradient_accumulation_steps
         )
         transformers.set_seed(h.seed)
-        self.model = load_model(config, self.layout.base_model)
+        self.model = build_model(config, self.layout.base_model, self.processes.device.type)
+        hardware = measure_hardware(self.model, self.processes, h.precision.value)
         self.objective = build_objective(config, self.layout, self.model, self.processes.device)
         # The same initial weights everywhere, but dropout of its own for each copy of the model.
         transformers.set_seed(h.seed + self.strategy.data_rank)
@@ -98,7 +95,7 @@ class Recipe:
         self.strategy.wrap(self.model, lambda named: build_optimizer(named, h, device.type))
         self._take_up()
         self.pace = Pace(self.plan.total_steps)
-        self.hooks = build_hooks(config, self.plan, self.pace, self.telemetry, self.checkpoints)
+        self.hooks = build_hooks(config, self.plan, self.pace, self.telemetry, self.checkpoints, hardware=hardware)
         self._announce(len(records))
 
     def train(self) -> TrainResult:
@@ -260,40 +257,6 @@ class Recipe:
         )
         if self.processes.device.type == "cpu" and h.precision.value == "BF16":
             log.info("BF16 is slower than FP32 on CPUs without matrix instructions (AMX): consider precision: FP32")
-
-
-def load_model(config: TrainerConfig, path: Path) -> nn.Module:
-    """The base model in its training dtype, with adapters for LoRA, ready to train."""
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, weights_dtype(config)), use_safetensors=True, local_files_only=True
-    )
-    model.config.use_cache = False
-    if config.hyperparameters.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    if config.method.lora is not None:
-        model = _add_adapters(model, config.method.lora)
-    return model.train()
-
-
-def _add_adapters(model: nn.Module, method: LoraMethod) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
-
-    try:
-        return get_peft_model(
-            model,
-            LoraConfig(
-                task_type="CAUSAL_LM",
-                r=method.rank,
-                lora_alpha=method.alpha,
-                lora_dropout=method.dropout,
-                target_modules=list(method.target_modules) if method.target_modules else "all-linear",
-                bias="none",
-            ),
-        )
-    except ValueError as error:
-        if "target" not in str(error).lower():
-            raise
-        raise StageError(ExitCode.INVALID_CONFIG, f"method.lora.targetModules: {str(error).splitlines()[0]}") from error
 
 
 def _size(parameter: nn.Parameter) -> int:

@@ -5,8 +5,10 @@ import http.server
 import json
 import socket
 import threading
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 
 from tunewright_api.results import Progress
 from tunewright_api.trainer_config import JobIdentity
@@ -14,6 +16,21 @@ from tunewright_trainer.steps import StepRecord
 
 _STEP_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class LateGauge(Gauge):
+    """A gauge without a sample until it is set: 0 would be a lie."""
+
+    _is_set = False
+
+    def set(self, value: float) -> None:
+        """Set the value; from now on there is a sample."""
+        super().set(value)
+        self._is_set = True
+
+    def collect(self) -> Iterable[Metric]:
+        """Nothing, or the sample."""
+        return super().collect() if self._is_set else []
 
 
 class Telemetry:
@@ -26,14 +43,21 @@ class Telemetry:
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"tunewright_train_{name}", text, registry=self.registry)
 
+        def late_gauge(name: str, text: str) -> Gauge:
+            return LateGauge(f"tunewright_train_{name}", text, registry=self.registry)
+
         self._gauges = {
             "loss": gauge("loss", "Training loss of the last optimizer step, mean over assistant tokens."),
+            "eval_loss": late_gauge("eval_loss", "Newest loss on held-out records; absent before the first one."),
             "learning_rate": gauge("learning_rate", "Learning rate of the last optimizer step."),
             "tokens_per_second": gauge("tokens_per_second", "Tokens per second over all processes."),
             "step": gauge("step", "Optimizer steps done."),
             "total_steps": gauge("total_steps", "Optimizer steps of the whole run."),
             "epoch": gauge("epoch", "Passes over the training records done."),
             "eta_seconds": gauge("eta_seconds", "Expected seconds to the last step."),
+            "gpu_memory_percent": late_gauge(
+                "gpu_memory_percent", "Memory allocated on the GPU of rank 0, in percent; absent on a CPU."
+            ),
             "checkpoint_step": gauge("checkpoint_step", "Step of the newest complete checkpoint."),
         }
         self._step_gauges = {
@@ -43,6 +67,9 @@ class Telemetry:
             "memory_bytes": gauge("memory_bytes", "Memory that rank 0 holds: allocated on its GPU, or resident."),
             "peak_memory_bytes": gauge("peak_memory_bytes", "The most memory that rank 0 held."),
         }
+        self._mfu = late_gauge(
+            "mfu", "Model FLOPs utilisation, 0 to 1; absent where the peak of the device is unknown, as on a CPU."
+        )
         self._checkpoint_stall = Counter(
             "tunewright_train_checkpoint_stall_seconds",
             "Seconds in which checkpoints kept training waiting.",
@@ -68,13 +95,15 @@ class Telemetry:
             if value is not None:
                 metric.set(value)
 
-    def observe_step(self, record: StepRecord) -> None:
-        """Count a finished optimizer step."""
+    def observe_step(self, record: StepRecord, mfu: float | None = None) -> None:
+        """Count a finished optimizer step, with its utilisation where that is known."""
         self._step_seconds.observe(record.seconds)
         self._tokens.inc(record.tokens)
         self._checkpoint_stall.inc(record.checkpoint_stall_seconds)
         for name, metric in self._step_gauges.items():
             metric.set(getattr(record, name))
+        if mfu is not None:
+            self._mfu.set(mfu)
 
     def serve(self, port: int) -> http.server.ThreadingHTTPServer:
         """Start answering in a daemon thread."""
