@@ -276,7 +276,7 @@ def _known_traffic(spec: InferenceServiceSpec | None, previous: InferenceService
 def _traffic_status(spec: InferenceServiceSpec | None, decided: RolloutPlan) -> TrafficStatus | None:
     if spec is None or decided.split is None:
         return None
-    return TrafficStatus(provider=spec.traffic.provider, message=lost(spec, decided.split))
+    return TrafficStatus(provider=spec.traffic.provider, message=lost(spec, decided.split, decided.replicas))
 
 
 def plan_serving(

@@ -729,3 +729,11 @@ async def test_a_stable_revision_that_was_deleted_after_a_rollback_is_told_with_
     canary.move("guide-v1")
     await canary.settle()
     assert conditions(canary.obj) == {"Accepted": ("True", "Accepted"), "Ready": ("True", "Serving")}
+
+
+async def test_the_share_that_a_plain_service_really_gives_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, traffic={"provider": "None"})
+    await world.settle()
+    world.move("guide-v2")
+    await world.settle()
+    assert "share of the pods, 50 percent instead of 10;" in world.obj["status"]["traffic"]["message"]

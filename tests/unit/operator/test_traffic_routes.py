@@ -310,11 +310,12 @@ def test_a_timeout_of_the_gateway_api_has_at_most_five_digits_a_unit(written: st
     [
         ({"provider": "Istio"}, CANARY, ""),
         (GATEWAY, CANARY, "only requests that enter by a Gateway are shared by weight"),
-        ({}, CANARY, "its share of the pods instead of exactly 20 percent"),
+        ({}, CANARY, "its share of the pods, 25 percent instead of 20; there are no copies of requests"),
         ({}, Split(STABLE), "its share of the pods; there are no copies of requests"),
     ],
     ids=["Istio loses nothing", "Gateway API", "plain, on the way", "plain, at rest"],
 )
 def test_status_says_what_is_lost(traffic: Object, split: Split, says: str) -> None:
-    sentence = lost(InferenceServiceSpec.model_validate(service(traffic=traffic)["spec"]), split)
+    spec = InferenceServiceSpec.model_validate(service(traffic=traffic)["spec"])
+    sentence = lost(spec, split, {STABLE: 3, CANDIDATE: 1})
     assert says in sentence if says else sentence == ""

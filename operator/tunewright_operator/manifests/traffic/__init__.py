@@ -66,8 +66,8 @@ def _target(backend: Manifest) -> Any:
     return backend.get("subset") or backend.get("name")
 
 
-def lost(spec: InferenceServiceSpec, split: Split) -> str:
-    """What the provider cannot do, for status.traffic.message; empty for Istio."""
+def lost(spec: InferenceServiceSpec, split: Split, pods: Mapping[str, int]) -> str:
+    """What the provider cannot do, for status.traffic.message; empty for Istio. `pods`: revision -> how many it has."""
     match spec.traffic.provider:
         case TrafficProvider.ISTIO:
             return ""
@@ -78,7 +78,9 @@ def lost(spec: InferenceServiceSpec, split: Split) -> str:
                 "are left to the Gateway"
             )
         case TrafficProvider.NONE:
-            instead = f" instead of exactly {split.weight} percent" if len(split.shares) > 1 else ""
+            sharing = [pods.get(revision, 0) for revision, _ in split.shares]
+            real = f", {100 * sharing[-1] / sum(sharing):.0f} percent instead of {split.weight}" if sum(sharing) else ""
+            instead = real if len(sharing) > 1 else ""
             return (
                 f"behind a plain Service a candidate's share of the requests is its share of the pods{instead}; there "
                 "are no copies of requests, no choice of a revision by header, no timeouts, retries, limits of "
