@@ -167,9 +167,9 @@ def ours(runtime: Runtime, model: Path, directory: Path) -> Iterator[Target]:
 
 
 def answers(port: int) -> bool:
-    """Whether /health is 200."""
+    """Whether /v1/models is 200."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5) as response:
             return bool(response.status == 200)
     except OSError:
         return False

@@ -11,7 +11,7 @@ import aiohttp
 
 from tunewright_api.names import HEADER_PROBE
 from tunewright_server.performance import Arrival
-from tunewright_server.policy import POLICY_PATH
+from tunewright_server.policy import KEY_HEADER, POLICY_PATH
 
 _PROBE = {"prompt": "Hello", "max_tokens": 1, "temperature": 0}
 # Every event of the stream tells how many tokens the answer has so far.
@@ -46,10 +46,11 @@ class EngineMetrics:
 class EngineClient:
     """HTTP calls to vLLM on the loopback interface. Every call raises EngineError when it fails."""
 
-    def __init__(self, session: aiohttp.ClientSession, port: int, served_name: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, port: int, served_name: str, key: str) -> None:
         self._session = session
         self._base = f"http://127.0.0.1:{port}"
         self._served_name = served_name
+        self._headers = {HEADER_PROBE: "1", KEY_HEADER: key}
 
     async def check_health(self) -> None:
         """GET /health: the HTTP server is up and the engine's process has not reported an error. No inference."""
@@ -120,7 +121,7 @@ class EngineClient:
                 method,
                 self._base + path,
                 json=json,
-                headers={HEADER_PROBE: "1"},
+                headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=timeout),
             ) as response:
                 yield response

@@ -6,7 +6,9 @@ Plain ASGI on purpose: Starlette's BaseHTTPMiddleware would put its own `receive
 engine would go on generating for clients that are gone. Ours only looks at the messages that pass.
 """
 
+import hmac
 import json
+import os
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from enum import StrEnum
 from typing import Any
@@ -22,10 +24,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_ALLOWED = {(method, path.encode()) for method, path in policy.ALLOWED}
+_PUBLIC = {(method, path.encode()) for method, path in policy.PUBLIC}
+_OWN = {(method, path.encode()) for method, path in policy.OWN}
 _QUESTIONS = {(method, path.encode()) for method, path in policy.QUESTIONS}
 _POLICY = ("GET", policy.POLICY_PATH.encode())
 _PROBE = HEADER_PROBE.encode()
+_KEY = policy.KEY_HEADER.encode()
 
 # How vLLM's streams say that they failed, and that they are whole. Inside an event every quote is escaped, so generated
 # text cannot look like either.
@@ -87,9 +91,10 @@ METRICS = RequestMetrics(REGISTRY)
 class AccessMiddleware:
     """Lets the listed requests through to `app` and answers 404 to all others."""
 
-    def __init__(self, app: App, metrics: RequestMetrics = METRICS) -> None:
+    def __init__(self, app: App, metrics: RequestMetrics = METRICS, key: str | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._key = (os.environ.get(policy.KEY_VARIABLE, "") if key is None else key).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -103,7 +108,8 @@ class AccessMiddleware:
         # The path as the client wrote it: a decoded one would have several spellings. With a root path vLLM would
         # route by another path than the one that was checked.
         key = (scope["method"], scope.get("raw_path"))
-        if key not in _ALLOWED or scope.get("root_path"):
+        exists = key in _PUBLIC or (key in _OWN and self._is_supervisor(scope["headers"]))
+        if not exists or scope.get("root_path"):
             await _answer(send, 404, _DENIAL_BODY)
         elif key == _POLICY:
             await _answer(send, 200, _POLICY_BODY)
@@ -111,6 +117,11 @@ class AccessMiddleware:
             await self._question(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _is_supervisor(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether the request has the key; without a key nobody is."""
+        given = next((value for name, value in headers if name == _KEY), b"")
+        return bool(self._key) and hmac.compare_digest(given, self._key)
 
     async def _question(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and count how it ends."""

@@ -133,7 +133,9 @@ class Monitor:
                 if seen.completed_at is not None and metrics.completed > seen.metrics.completed:
                     # Users' own completions are the best evidence, and cost nothing.
                     return self._completed(metrics)
-                if self._is_fresh(seen.completed_at):
+                # Requests that get no token: the last good answer says nothing about them.
+                hangs = metrics.in_flight > 0 and metrics.generated_tokens == seen.metrics.generated_tokens
+                if self._is_fresh(seen.completed_at) and not hangs:
                     return replace(seen, metrics=metrics)
             await self._client.complete(self._settings.completion_timeout)
             await self._measure_once()

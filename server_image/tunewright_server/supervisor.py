@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import secrets
 import signal
 import socket
 import threading
@@ -29,6 +30,7 @@ from tunewright_server.health import build_app
 from tunewright_server.machine import available_cpus, oom_kills
 from tunewright_server.monitor import Board, Monitor
 from tunewright_server.performance import answer_length
+from tunewright_server.policy import KEY_VARIABLE
 from tunewright_server.settings import Settings
 
 T = TypeVar("T")
@@ -89,6 +91,8 @@ class Supervisor:
         environment = build_environment(
             self._config, self._environment, available_cpus(), cache_directory(self._environment)
         )
+        key = secrets.token_urlsafe(32)
+        environment[KEY_VARIABLE] = key
         log.info("starting vLLM: %s", " ".join(arguments))
         kills = oom_kills()
         try:
@@ -97,7 +101,7 @@ class Supervisor:
             raise ServerError(ExitCode.INTERNAL, f"{self._command[0]} cannot be started: {error.strerror}") from error
         self._board.show(readiness.loading(self._board.current, time.monotonic()))
         async with aiohttp.ClientSession() as session:
-            self._client = EngineClient(session, self._config.port, self._config.model.served_name)
+            self._client = EngineClient(session, self._config.port, self._config.model.served_name, key)
             try:
                 return await self._serve(engine, self._client, kills)
             finally:

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from tunewright_server import policy
 from tunewright_server.middleware import AccessMiddleware, Message, Outcome, Receive, RequestMetrics, Scope, Send
 
+KEY = "only-the-supervisor-knows"
+SUPERVISOR = [(policy.KEY_HEADER.encode(), KEY.encode())]
 QUESTION = ("POST", "/v1/chat/completions")
 DENIAL = {
     "error": {
@@ -58,7 +60,7 @@ class Client:
     def __init__(self, app: App) -> None:
         self.registry = CollectorRegistry()
         self.app = app
-        self.middleware = AccessMiddleware(app, RequestMetrics(self.registry))
+        self.middleware = AccessMiddleware(app, RequestMetrics(self.registry), KEY)
         self.sent: list[Message] = []
 
     async def ask(self, method: str = QUESTION[0], path: str = QUESTION[1], **scope: Any) -> None:
@@ -102,12 +104,35 @@ END = body(b"", more=False)
 SOME_ANSWER = [start(), body(b"{}", more=False)]
 
 
-@pytest.mark.parametrize(("method", "path"), sorted(policy.ALLOWED - {("GET", policy.POLICY_PATH)}))
+@pytest.mark.parametrize(("method", "path"), sorted(policy.PUBLIC))
 async def test_what_is_allowed_passes_untouched(method: str, path: str) -> None:
     client = Client(App(SOME_ANSWER))
     await client.ask(method, path)
     assert len(client.app.scopes) == 1
     assert client.sent == SOME_ANSWER
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics"])
+async def test_the_supervisor_may_look_at_the_server(path: str) -> None:
+    client = Client(App(SOME_ANSWER))
+    await client.ask("GET", path, headers=SUPERVISOR)
+    assert len(client.app.scopes) == 1
+    assert client.sent == SOME_ANSWER
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(policy.OWN))
+@pytest.mark.parametrize(
+    ("key", "headers"),
+    [(None, []), (None, [(b"x-tunewright-key", b"guessed")]), ("", [(b"x-tunewright-key", b"")])],
+    ids=["no key", "another key", "a server without a key"],
+)
+async def test_nobody_else_may_look_at_the_server(method: str, path: str, key: str | None, headers: Any) -> None:
+    client = Client(App(SOME_ANSWER))
+    if key is not None:
+        client.middleware = AccessMiddleware(client.app, RequestMetrics(CollectorRegistry()), key)
+    await client.ask(method, path, headers=headers)
+    assert client.answer() == (404, DENIAL)
+    assert client.app.scopes == []
 
 
 TRICKS = [
@@ -148,7 +173,7 @@ async def test_everything_else_does_not_exist(method: str, path: str) -> None:
 def test_only_the_list_gets_through(method: str, path: str) -> None:
     client = Client(App(SOME_ANSWER))
     asyncio.run(client.ask(method, path, raw_path=path.encode(errors="surrogatepass")))
-    assert bool(client.app.scopes) == ((method, path) in policy.ALLOWED - {("GET", policy.POLICY_PATH)})
+    assert bool(client.app.scopes) == ((method, path) in policy.PUBLIC)
 
 
 @pytest.mark.parametrize(
@@ -167,14 +192,14 @@ async def test_what_is_written_counts_not_what_is_decoded(scope: dict[str, Any])
 
 async def test_the_policy_is_told() -> None:
     client = Client(App())
-    await client.ask("GET", policy.POLICY_PATH)
+    await client.ask("GET", policy.POLICY_PATH, headers=SUPERVISOR)
     assert client.answer() == (200, {"digest": policy.digest()})
 
 
 def test_the_digest_follows_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     before = policy.digest()
     assert before.startswith("sha256:")
-    monkeypatch.setattr(policy, "ALLOWED", policy.ALLOWED | {("POST", "/tokenize")})
+    monkeypatch.setattr(policy, "PUBLIC", policy.PUBLIC | {("POST", "/tokenize")})
     assert policy.digest() != before
 
 
@@ -303,7 +328,7 @@ async def test_a_running_request_is_in_flight() -> None:
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/v1/models"])
 async def test_looking_at_the_server_is_no_question_to_the_model(path: str) -> None:
     client = Client(App(SOME_ANSWER))
-    await client.ask("GET", path)
+    await client.ask("GET", path, headers=SUPERVISOR)
     assert client.counted() == {}
 
 
