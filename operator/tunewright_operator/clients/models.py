@@ -7,6 +7,7 @@ from yarl import URL
 
 from tunewright_api.names import HEADER_PROBE, PORT_SERVER_HEALTH
 from tunewright_api.results import ServerReadiness
+from tunewright_operator.clients.outward import InwardError, connect_outward
 from tunewright_operator.clients.reading import read_json
 
 _READINESS_TIMEOUT = aiohttp.ClientTimeout(total=2)
@@ -42,11 +43,17 @@ _JUDGE = (
 async def judge(
     base_url: str, model: str, prompt: str, answer: str, rubric: str, *, token: str | None, timeout: float
 ) -> bool:
-    """Whether a judge finds that the answer meets the rubric. Raises ModelError, also for an unclear verdict."""
+    """Whether a judge finds that the answer meets the rubric. Raises ModelError, also for an unclear verdict, and for a
+    judge on the operator's own machine, which is asked nothing."""
     content = f"Question:\n{prompt}\n\nAnswer:\n{answer}\n\nRubric:\n{rubric}"
     messages = [{"role": "system", "content": _JUDGE}, {"role": "user", "content": content}]
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    verdict = await _complete(base_url, {"model": model, "messages": messages, "max_tokens": 8}, headers, timeout)
+    body = {"model": model, "messages": messages, "max_tokens": 8}
+    try:
+        connector = connect_outward(URL(base_url))
+        verdict = await _complete(base_url, body, headers, timeout, connector)
+    except InwardError as error:
+        raise ModelError(f"{_who(base_url)} leads to the operator's own machine ({error})") from error
     match verdict.strip().strip(".").upper():
         case "PASS":
             return True
@@ -70,12 +77,22 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _complete(base_url: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> str:
+def _who(base_url: str) -> URL:
+    return URL(base_url).with_user(None)
+
+
+async def _complete(
+    base_url: str,
+    body: dict[str, Any],
+    headers: dict[str, str],
+    timeout: float,
+    connector: aiohttp.TCPConnector | None = None,
+) -> str:
     url = URL(f"{base_url.rstrip('/')}/chat/completions")
-    who = url.with_user(None)
+    who = _who(str(url))
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout), connector=connector) as session,
             # Not followed: where to is not for the other side to say.
             session.post(url, json={"temperature": 0, **body}, headers=headers, allow_redirects=False) as response,
         ):

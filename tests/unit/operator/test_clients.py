@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tunewright_api.names import HEADER_PROBE
+from tunewright_operator.clients import outward
 from tunewright_operator.clients.models import ModelError, ask, judge
 from tunewright_operator.clients.prometheus import PrometheusError, query_round
 
@@ -24,6 +25,12 @@ async def serving(path: str, handler: Handler, method: str = "GET") -> AsyncIter
     app.router.add_route(method, path, handler)
     async with TestServer(app) as server:
         yield str(server.make_url("")).rstrip("/")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge of a test is on this machine."""
+    monkeypatch.setattr(outward, "is_inward", lambda _: False)
 
 
 def vector(*samples: tuple[dict[str, str], str]) -> dict[str, Any]:
@@ -92,6 +99,7 @@ async def test_a_probe_is_a_greedy_question_that_does_not_count_as_traffic() -> 
 @pytest.mark.parametrize(
     ("verdict", "want"), [("PASS", True), ("fail.", False), (" Pass ", True)], ids=["pass", "fail", "with space"]
 )
+@pytest.mark.usefixtures("here")
 async def test_a_judge_is_asked_with_its_token_and_read(verdict: str, want: bool) -> None:
     tokens: list[str | None] = []
 
@@ -113,6 +121,7 @@ async def test_a_judge_is_asked_with_its_token_and_read(verdict: str, want: bool
     ],
     ids=["unclear", "no answer", "refused"],
 )
+@pytest.mark.usefixtures("here")
 async def test_what_is_no_verdict_is_an_error_that_repeats_nothing_secret(status: int, body: Any, says: str) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response(body, status=status)
@@ -143,3 +152,44 @@ async def test_an_answer_without_end_and_one_that_leads_elsewhere_are_refused() 
             with pytest.raises(ModelError, match=says) as raised:
                 await ask(f"{url}/v1", "guide", "Hello", max_tokens=8, timeout=5)
         assert raised.value.refused
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST",
+        "127.0.0.1",
+        "127.1",
+        "0x7f000001",
+        "2130706433",
+        "017700000001",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::ffff:127.0.0.1]",
+        "0.0.0.0",
+    ],
+)
+async def test_a_judge_on_the_operators_own_machine_is_asked_nothing(host: str) -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.json_response(completion("PASS"))
+
+    async with serving("/v1/chat/completions", answer, "POST") as url:
+        port = url.rpartition(":")[2]
+        with pytest.raises(ModelError, match="leads to the operator's own machine") as raised:
+            await judge(f"http://{host}:{port}/v1", "j", "Q", "A", "R", token="secret", timeout=5)
+    assert not raised.value.refused
+    assert asked == []
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "[fe80::1]"])
+async def test_a_judge_at_the_metadata_service_of_a_cloud_is_asked_nothing(host: str) -> None:
+    with pytest.raises(ModelError, match="leads to the operator's own machine"):
+        await judge(f"http://{host}/v1", "j", "Q", "A", "R", token=None, timeout=5)
+
+
+def test_addresses_of_the_cluster_and_of_the_world_are_outward() -> None:
+    assert [outward.is_inward(one) for one in ("10.0.0.1", "192.168.1.1", "2001:db8::1", "8.8.8.8")] == [False] * 4
