@@ -8,11 +8,11 @@ number of processes shares it.
 import queue
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from tunewright_trainer.objectives.objective import Batch
 
@@ -75,7 +75,7 @@ class Loader:
         waited = time.perf_counter() - started
         if isinstance(ready, BaseException):
             raise ready
-        return [to_device(batch, self._device) for batch in ready], waited
+        return ready, waited
 
     def close(self) -> None:
         """End the thread."""
@@ -86,7 +86,7 @@ class Loader:
         try:
             for step in self._steps:
                 batches = [self._source.batch(positions) for positions in self._share.positions(step)]
-                if not self._put([pinned(batch) for batch in batches] if self._device.type == "cuda" else batches):
+                if not self._put([to_device(batch, self._device) for batch in batches]):
                     return
         except BaseException as error:
             self._put(error)
@@ -102,20 +102,17 @@ class Loader:
         return False
 
 
-def pinned(batch: Batch) -> Batch:
-    """In page-locked memory, from where a GPU copies while it computes."""
-    return _each(batch, lambda tensor: tensor.pin_memory())
-
-
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """On the device; on a CPU the batch itself."""
-    return batch if device.type == "cpu" else _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    """On the device: to a GPU from page-locked memory, while it computes; on a CPU the batch itself."""
+    if device.type == "cpu":
+        return batch
 
+    def send(tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(device, non_blocking=True)
 
-def _each(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
     return replace(
         batch,
-        inputs={name: change(v) if isinstance(v, torch.Tensor) else v for name, v in batch.inputs.items()},
-        labels=change(batch.labels),
-        extra={name: change(tensor) for name, tensor in batch.extra.items()},
+        inputs={name: send(v) if isinstance(v, Tensor) else v for name, v in batch.inputs.items()},
+        labels=send(batch.labels),
+        extra={name: send(tensor) for name, tensor in batch.extra.items()},
     )

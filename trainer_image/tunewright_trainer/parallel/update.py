@@ -16,10 +16,9 @@ Cast = Callable[[], AbstractContextManager[Any]]
 
 
 def casting(device: torch.device, dtype: torch.dtype | None) -> Cast:
-    """Autocast to `dtype`; without one, nothing."""
+    """Autocast to `dtype`; without one, nothing. It is left after each forward, which frees the cast weights."""
     if dtype is None:
         return contextlib.nullcontext
-    # Without the cache of cast weights each backward frees its own copies; accumulation would keep them all.
     return lambda: torch.autocast(device.type, dtype=dtype)
 
 
