@@ -38,6 +38,10 @@ class JobProgress(StatusModel):
     eta_seconds: int | None = Field(default=None, ge=0, description="Expected seconds to the last step.")
     tokens_per_second: float | None = Field(default=None, ge=0, description="Tokens per second over all processes.")
     loss: float | None = Field(default=None, description="Training loss of the last logged step.")
+    eval_loss: float | None = Field(default=None, description="Newest loss on held-out records, while training.")
+    gpu_memory_percent: float | None = Field(
+        default=None, ge=0, description="Memory allocated on the GPU of rank 0, in percent; absent on a CPU."
+    )
     learning_rate: float | None = Field(default=None, ge=0, description="Learning rate of the last step.")
     summary: Text = Field(default="", description="All of it in one line, as `kubectl get` shows it.")
 

@@ -57,6 +57,11 @@ TRAIN_EPOCH = "tunewright_train_epoch"
 TRAIN_ETA = "tunewright_train_eta_seconds"
 TRAIN_CHECKPOINT = "tunewright_train_checkpoint_step"
 TRAIN_STEP_SECONDS = "tunewright_train_step_seconds"
+TRAIN_DATA_WAIT = "tunewright_train_data_wait_share"
+TRAIN_CHECKPOINT_STALL = "tunewright_train_checkpoint_stall_seconds_total"
+TRAIN_MEMORY = "tunewright_train_memory_bytes"
+TRAIN_PEAK_MEMORY = "tunewright_train_peak_memory_bytes"
+TRAIN_MFU = "tunewright_train_mfu"
 
 # Exporters that are not ours: NVIDIA's DCGM exporter, and kube-state-metrics.
 GPU_MEMORY_USED = "DCGM_FI_DEV_FB_USED"

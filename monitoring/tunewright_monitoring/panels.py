@@ -27,6 +27,7 @@ class Unit(StrEnum):
     FRACTION = "percentunit"
     PER_SECOND = "reqps"
     SCIENTIFIC = "sci"
+    BYTES = "bytes"
 
 
 class Kind(StrEnum):
@@ -46,7 +47,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a dashboard. `gpu`: it stays empty without NVIDIA's DCGM exporter."""
+    """One picture of a dashboard. `gpu`: it stays empty without a GPU (and NVIDIA's DCGM exporter)."""
 
     title: str
     description: str

@@ -5,6 +5,7 @@ import math
 from tunewright_monitoring.panels import Unit
 
 _TIMES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (0.001, "ms"))
+_SIZES = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
 
 
 def format_value(value: float, unit: Unit) -> str:
@@ -18,6 +19,9 @@ def format_value(value: float, unit: Unit) -> str:
         return f"{_digits(value * 100)} %"
     if unit is Unit.SCIENTIFIC:
         return f"{value:.1e}" if value else "0"
+    if unit is Unit.BYTES:
+        size, name = _binary(value)
+        return f"{_digits(value / size)} {name}"
     suffix = "/s" if unit is Unit.PER_SECOND else ""
     for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -27,13 +31,18 @@ def format_value(value: float, unit: Unit) -> str:
 
 def ticks(top: float, unit: Unit, count: int = 4) -> list[float]:
     """At most `count` + 2 numbers from 0 to at least `top` that are round where they are written."""
-    size = _time(top)[0] if unit is Unit.SECONDS else 1.0
+    size = _time(top)[0] if unit is Unit.SECONDS else _binary(top)[0] if unit is Unit.BYTES else 1.0
     return [size * tick for tick in _round_numbers(top / size, count)]
 
 
 def _time(seconds: float) -> tuple[float, str]:
     """Size in seconds and name of the unit in which a time is written."""
     return next((one for one in _TIMES if abs(seconds) >= one[0]), _TIMES[-1])
+
+
+def _binary(size: float) -> tuple[float, str]:
+    """Size in bytes and name of the unit in which a size is written."""
+    return next((one for one in _SIZES if abs(size) >= one[0]), (1.0, "B"))
 
 
 def _round_numbers(top: float, count: int) -> list[float]:

@@ -20,6 +20,7 @@ from tunewright_monitoring.reference import VLLM
 from tunewright_operator.metrics import Metrics
 from tunewright_server.exposition import add_labels, identity_labels, render_own
 from tunewright_server.middleware import RequestMetrics
+from tunewright_trainer.steps import StepRecord
 from tunewright_trainer.telemetry import Telemetry
 
 Scrape = Callable[[], str]
@@ -96,7 +97,23 @@ def trainer() -> Scrape:
     def scrape() -> str:
         nonlocal step
         step += 1
-        telemetry.observe_step(0.8, 4096, 1.5 / step)
+        finished = StepRecord(
+            step=step,
+            total_steps=90,
+            epoch=step / 30,
+            loss=2.2 / step,
+            learning_rate=2e-4 * (1 - step / 90),
+            grad_norm=1.5 / step,
+            seconds=0.8,
+            data_wait_seconds=0.004,
+            checkpoint_stall_seconds=0.02,
+            tokens=4096,
+            tokens_per_second=4096.0,
+            samples=8,
+            memory_bytes=30 << 30,
+            peak_memory_bytes=41 << 30,
+        )
+        telemetry.observe_step(finished, mfu=0.42)
         telemetry.publish(
             Progress(
                 step=step,

@@ -14,7 +14,9 @@ def compute_progress(report: Progress) -> JobProgress:
         epoch=round(report.epoch, 2),
         eta_seconds=None if report.eta_seconds is None else max(round(report.eta_seconds), 0),
         tokens_per_second=None if report.tokens_per_second is None else round(report.tokens_per_second, 1),
-        loss=None if report.loss is None else round(report.loss, 4),
+        loss=_round(report.loss),
+        eval_loss=_round(report.eval_loss),
+        gpu_memory_percent=None if report.gpu_memory_percent is None else round(report.gpu_memory_percent, 1),
         learning_rate=report.learning_rate,
     )
     return progress.model_copy(update={"summary": summarize(progress)})
@@ -30,6 +32,7 @@ def finish_progress(last: JobProgress | None, result: TrainResult) -> JobProgres
         eta_seconds=0,
         tokens_per_second=last.tokens_per_second if last else None,
         loss=last.loss if result.loss is None and last else _round(result.loss),
+        eval_loss=last.eval_loss if last else None,
         learning_rate=last.learning_rate if last else None,
     )
     return progress.model_copy(update={"summary": summarize(progress)})
@@ -43,12 +46,16 @@ def newest_checkpoint(last: CheckpointStatus | None, step: int | None) -> Checkp
 
 
 def summarize(progress: JobProgress) -> str:
-    """`120/250 · loss 1.234 · 850 tok/s · 1m05s left`."""
+    """`120/250 · loss 1.234 · eval 1.310 · 850 tok/s · GPU 71% · 1m05s left`, as far as known."""
     parts = [f"{progress.step}/{progress.total_steps}"]
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.3f}")
+    if progress.eval_loss is not None:
+        parts.append(f"eval {progress.eval_loss:.3f}")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:.0f} tok/s")
+    if progress.gpu_memory_percent is not None:
+        parts.append(f"GPU {progress.gpu_memory_percent:.0f}%")
     if progress.eta_seconds:
         parts.append(f"{format_seconds(progress.eta_seconds)} left")
     return " · ".join(parts)

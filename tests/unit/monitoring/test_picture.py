@@ -104,6 +104,9 @@ def test_the_page_is_as_high_as_its_rows() -> None:
         (42, Unit.NUMBER, "42"),
         (4096, Unit.NUMBER, "4.1 k"),
         (7e9, Unit.NUMBER, "7 G"),
+        (41 * 2.0**30, Unit.BYTES, "41 GiB"),
+        (1536, Unit.BYTES, "1.5 KiB"),
+        (0, Unit.BYTES, "0 B"),
     ],
 )
 def test_a_value_has_three_digits_and_its_unit(value: float, unit: Unit, want: str) -> None:

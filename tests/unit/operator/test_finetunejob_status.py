@@ -12,10 +12,11 @@ from tests.serving import claim, conditions, version
 from tests.training import CONFIG, NOW, RESULTS, TIME, Cluster, advance, failed_result, job, settle, turn
 from tunewright_api.finetunejob_status import FineTuneJobStatus
 from tunewright_api.names import ExitCode, Stage
-from tunewright_api.results import Progress
+from tunewright_api.results import Progress, TrainResult
 from tunewright_operator.kube.errors import Forbidden
 from tunewright_operator.policies.course import MAX_REPEATS
 from tunewright_operator.reconcile import finetunejob as reconciler
+from tunewright_operator.status.progress import compute_progress, finish_progress
 
 Object = dict[str, Any]
 Arrange = Callable[[Cluster, Object], Awaitable[None]]
@@ -676,6 +677,36 @@ async def test_progress_is_shown_and_a_failing_look_keeps_the_last(monkeypatch: 
     assert obj["status"]["message"] == "12/50 · loss 1.234 · 850 tok/s · 1m05s left"
     await turn(cluster, obj)
     assert obj["status"]["progress"]["percent"] == 24
+
+
+def test_progress_shows_what_the_trainer_knows() -> None:
+    report = Progress(
+        step=12,
+        total_steps=50,
+        epoch=0.512,
+        eta_seconds=65.2,
+        tokens_per_second=850.04,
+        loss=1.23456,
+        eval_loss=1.31049,
+        gpu_memory_percent=71.26,
+        learning_rate=1e-4,
+    )
+    progress = compute_progress(report)
+    assert progress.to_dict() == {
+        "percent": 24,
+        "step": 12,
+        "totalSteps": 50,
+        "epoch": 0.51,
+        "etaSeconds": 65,
+        "tokensPerSecond": 850.0,
+        "loss": 1.2346,
+        "evalLoss": 1.3105,
+        "gpuMemoryPercent": 71.3,
+        "learningRate": 1e-4,
+        "summary": "12/50 · loss 1.235 · eval 1.310 · 850 tok/s · GPU 71% · 1m05s left",
+    }
+    done = finish_progress(progress, TrainResult(steps=50, loss=1.1, seconds=60))
+    assert done.summary == "50/50 · loss 1.100 · eval 1.310 · 850 tok/s"
 
 
 async def test_a_spec_that_cannot_be_read_is_refused_with_the_field() -> None:
