@@ -119,6 +119,11 @@ bench-server: setup tools images model ## Print what Envoy and the server image 
 bench-cli: setup tools ## Print how fast the CLI's screens appear with 1,000 objects.
 	@$(RUN) benchmarks.cli
 
+.PHONY: bench-trainer
+bench-trainer: setup model ## Print what our step costs against a bare loop, and what checkpoints and data keep waiting.
+	@$(RUN) benchmarks.trainer.step
+	@$(RUN) benchmarks.trainer.stall
+
 ##@ Upkeep
 
 .PHONY: format
