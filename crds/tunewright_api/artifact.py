@@ -3,7 +3,7 @@
     ARTIFACT/
       manifest.json      this module's Manifest
       model/             merged weights, tokenizer, configuration (absent for an adapter-only export)
-      adapter/           peft adapter (LoRA only)
+      adapter/           peft adapter (absent for full fine-tuning)
       evaluation.json    figures and samples
       report/            a page for people, the log of the steps, the loss curve, TensorBoard files
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import Field
 
 from tunewright_api.base import Digest, Model
+from tunewright_api.method import AdapterType
 
 MANIFEST = "manifest.json"
 MODEL_DIR = "model"
@@ -44,6 +45,10 @@ class Manifest(Model):
 
     job_uid: str = Field(description="UID of the FineTuneJob that wrote the artifact.")
     kind: str = Field(description="Full or Adapter.")
+    adapter_type: AdapterType | None = Field(default=None, description="What adapter/ holds; absent without it.")
+    sparsity: float | None = Field(
+        default=None, description="Share of the pruned matrices' weights that is 0; absent without pruning."
+    )
     base_model: str = Field(description="URI of the base model.")
     files: list[ManifestFile] = Field(description="Every file but manifest.json, sorted by path.")
     digest: Digest = Field(description="Digest over files.")

@@ -21,8 +21,8 @@ from tunewright_api.finetunejob_status import FineTuneJobStatus
 from tunewright_api.hyperparameters import Hyperparameters
 from tunewright_api.method import Method
 from tunewright_api.method_rules import METHOD_RULES
-from tunewright_api.pruning import Pruning
 from tunewright_api.objective import OBJECTIVE_RULES, Objective
+from tunewright_api.pruning import Pruning
 from tunewright_api.scheduling import Scheduling
 from tunewright_api.uris import ModelUri, PvcUri
 
@@ -91,8 +91,8 @@ class Export(Model):
 
     merge: bool = Field(
         default=True,
-        description="Merge LoRA adapters into the base weights (qlora: into those restored from 4 bits, on which it was "
-        "trained), so that the version can be served by itself. Without it only the adapter is exported.",
+        description="Merge LoRA adapters into the base weights (qlora: into those restored from 4 bits, on which it "
+        "was trained), so that the version can be served by itself. Without it only the adapter is exported.",
     )
     max_shard_size: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*(MB|GB)$", max_length=16)] = Field(
         default="5GB", description="Largest safetensors file, for example 500MB or 5GB."

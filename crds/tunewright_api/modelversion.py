@@ -19,6 +19,7 @@ from tunewright_api.base import (
 )
 from tunewright_api.conditions import Condition
 from tunewright_api.evaluation import MetricResult
+from tunewright_api.method import AdapterType
 from tunewright_api.uris import ModelUri, PvcUri
 
 
@@ -91,6 +92,7 @@ class ModelVersionSpec(Model):
         "version",
         "artifact",
         "kind",
+        "adapterType",
         "baseModel",
         "chatTemplateDigest",
         "lineage",
@@ -102,11 +104,19 @@ class ModelVersionSpec(Model):
             "!has(self.approval) || self.approval.digest == self.artifact.digest",
             "approval.digest must be spec.artifact.digest: approve what you have seen",
         ),
+        Rule(
+            "self.kind == 'Adapter' || !has(self.adapterType)",
+            "adapterType describes a version of kind Adapter: remove it, or set kind to Adapter",
+        ),
     )
 
     model_name: ShortName = Field(description="Name of the model, shared by all its versions.")
     version: VersionName = Field(description="Version of the model.")
     kind: ModelKind = Field(description="Full (can be served by itself) or Adapter.")
+    adapter_type: AdapterType | None = Field(
+        default=None,
+        description="What an Adapter is: Lora, Dora, PrefixTuning or LlamaAdapter. vLLM can load Lora only.",
+    )
     artifact: Artifact = Field(description="The files of the version.")
     base_model: BaseModelRef = Field(description="The model that the version was tuned from.")
     chat_template_digest: Digest | None = Field(default=None, description="SHA-256 of the chat template.")
@@ -134,7 +144,7 @@ class ModelVersionStatus(StatusModel):
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,
-        description="Ready, Verified, Approved, Reconciling, Stalled.",
+        description="Ready, Verified, Approved, Servable (of adapters), Reconciling, Stalled.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     message: LongText | None = Field(default=None, description="The one sentence that matters now.")

@@ -91,6 +91,7 @@ class ConditionType(StrEnum):
     # ModelVersion
     VERIFIED = "Verified"
     APPROVED = "Approved"
+    SERVABLE = "Servable"
 
 
 class ExitCode(IntEnum):

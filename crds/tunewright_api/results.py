@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tunewright_api.base import Digest, StatusModel
 from tunewright_api.evaluation import MetricName, Sample
+from tunewright_api.method import AdapterType
 
 MAX_MESSAGE_BYTES = 4096
 
@@ -93,6 +94,8 @@ class ExportResult(StatusModel):
     digest: Digest
     size_bytes: int
     kind: str
+    adapter_type: AdapterType | None = None
+    sparsity: float | None = None
     chat_template_digest: Digest | None = None
 
 

@@ -42,6 +42,7 @@ def build_model_version(
         model_name=spec.output.model_name,
         version=spec.output.version,
         kind=ModelKind(export.kind),
+        adapter_type=export.adapter_type if export.kind == ModelKind.ADAPTER else None,
         artifact=Artifact(
             uri=artifact_uri(spec.output),
             digest=export.digest,

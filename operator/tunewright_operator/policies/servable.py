@@ -12,6 +12,7 @@ from typing import Any
 
 from tunewright_api.conditions import ConditionStatus
 from tunewright_api.inferenceservice import InferenceServiceSpec, ServedModel
+from tunewright_api.method import AdapterType
 from tunewright_api.modelversion import Decision, ModelKind, ModelVersionSpec, ModelVersionStatus
 from tunewright_api.names import ConditionType
 from tunewright_api.traffic import TrafficProvider
@@ -82,14 +83,25 @@ def choose(model: ServedModel, versions: Mapping[str, Manifest], namespace: str)
     return carriers[0]
 
 
-def _adapter(version: Candidate) -> Refusal | None:
-    if version.spec.kind is ModelKind.FULL:
+def adapter_refusal(name: str, spec: ModelVersionSpec) -> Refusal | None:
+    """Why an adapter is not served; None for a version of kind Full."""
+    if spec.kind is ModelKind.FULL:
         return None
-    message = (
-        f"ModelVersion {version.name} is an adapter, which cannot be served by itself: refer to a version of kind "
-        "Full (a FineTuneJob with export.merge: true makes one)"
-    )
+    if spec.adapter_type in (AdapterType.PREFIX_TUNING, AdapterType.LLAMA_ADAPTER):
+        message = (
+            f"ModelVersion {name} is a {spec.adapter_type} adapter, which cannot be merged into its base, and vLLM "
+            "does not serve it: load it with peft, or refer to a version of kind Full (method.lora or full makes one)"
+        )
+    else:
+        message = (
+            f"ModelVersion {name} is an adapter, which cannot be served by itself: refer to a version of kind "
+            "Full (a FineTuneJob with export.merge: true makes one)"
+        )
     return Refusal("AdapterNotServable", message, final=True)
+
+
+def _adapter(version: Candidate) -> Refusal | None:
+    return adapter_refusal(version.name, version.spec)
 
 
 def _tampered(version: Candidate) -> Refusal | None:

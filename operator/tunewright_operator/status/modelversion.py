@@ -12,6 +12,7 @@ from tunewright_api.modelversion import Decision, ModelVersionSpec, ModelVersion
 from tunewright_api.names import ConditionType, ExitCode
 from tunewright_operator.manifests.verify import verify_name
 from tunewright_operator.observe.verification import JobState, Verification
+from tunewright_operator.policies.servable import adapter_refusal
 from tunewright_operator.status.conditions import FALSE, TRUE, UNKNOWN, find
 from tunewright_operator.status.declare import State, declare
 
@@ -167,6 +168,7 @@ def compute_status(version: Version, seen: Verification, now: datetime) -> Model
     states = [
         State(ConditionType.VERIFIED, verdict.verified, verdict.reason, verdict.message),
         State(ConditionType.APPROVED, *approval(version)),
+        *_servable(version),
         *_summary(verdict),
     ]
     return ModelVersionStatus(
@@ -191,6 +193,12 @@ def compute_invalid_status(
         conditions=list(declare(tuple(previous.conditions), states, generation=generation, now=now)),
         message=error,
     )
+
+
+def _servable(version: Version) -> list[State]:
+    """That an adapter is not served: said where it is approved, not only where somebody tries."""
+    refusal = adapter_refusal(version.name, version.spec)
+    return [State(ConditionType.SERVABLE, FALSE, refusal.reason, refusal.message)] if refusal else []
 
 
 def _summary(verdict: Verdict) -> list[State]:

@@ -247,6 +247,13 @@ CASES = {
         model=approved(kind="Adapter"),
         deployments=0,
     ),
+    "the version is a prefix": Case(
+        refused("AdapterNotServable"),
+        KStatus.FAILED,
+        "is a PrefixTuning adapter, which cannot be merged into its base, and vLLM does not serve it",
+        model=approved(kind="Adapter", adapterType="PrefixTuning"),
+        deployments=0,
+    ),
     "the artifact's claim does not exist": Case(
         progressing("ClaimNotFound"),
         KStatus.IN_PROGRESS,

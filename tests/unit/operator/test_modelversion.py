@@ -216,6 +216,25 @@ async def test_status_of_every_state(case: Case) -> None:
     assert all(c["observedGeneration"] == 1 for c in obj["status"]["conditions"])
 
 
+@pytest.mark.parametrize(
+    ("adapter", "says"),
+    [
+        pytest.param("Lora", "a FineTuneJob with export.merge: true makes one", id="LoRA"),
+        pytest.param("PrefixTuning", "vLLM does not serve it: load it with peft", id="a prefix"),
+        pytest.param("LlamaAdapter", "vLLM does not serve it: load it with peft", id="a LLaMA-Adapter"),
+    ],
+)
+async def test_an_adapter_says_that_it_is_not_served(adapter: str, says: str) -> None:
+    kube, obj = FakeKube(), build_version(kind="Adapter", adapterType=adapter)
+    kube.put(claim())
+    await verified(kube, obj)
+    await settle(reconcile, kube, obj)
+    assert conditions(obj) == VERIFIED | UNDECIDED | {"Servable": ("False", "AdapterNotServable")}
+    (servable,) = (c for c in obj["status"]["conditions"] if c["type"] == "Servable")
+    assert says in servable["message"]
+    assert kstatus(obj) is KStatus.CURRENT
+
+
 def test_before_the_first_look_it_is_in_progress() -> None:
     assert kstatus(build_version()) is KStatus.IN_PROGRESS
 
