@@ -3,41 +3,17 @@
 A foreign decoder layer is replaced by one that passes its input on. So names, layer indices and the architecture's own
 forward (masks, rotary embedding, what a layer's index decides) stay what they are, and nothing is written per
 architecture. What an architecture does between embedding and first layer would happen in every stage: therefore
-`PIPELINED` lists those that do nothing there, and a test compares each with the undivided model.
+`division.PIPELINED` lists those that do nothing there, and a test compares each with the undivided model.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tunewright_api.names import ExitCode
-from tunewright_trainer.errors import StageError
 from tunewright_trainer.objectives.forward import bare
-
-PIPELINED = frozenset({"llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"})
-"""Values of `model_type` in config.json."""
-
-
-def divide(layers: int, stages: int) -> list[range]:
-    """Which decoder layers each stage holds: consecutive ones, as equal in number as can be.
-
-    The first stages get what is left over, because the last one has the head to compute.
-
-    Raises:
-        StageError: INVALID_CONFIG when a stage would have none.
-    """
-    if stages > layers:
-        raise StageError(
-            ExitCode.INVALID_CONFIG,
-            f"distributed.pipeline.stages is {stages}, but the model has {layers} decoder layers: use {layers} stages "
-            "or fewer",
-        )
-    size, more = divmod(layers, stages)
-    ends = [stage * size + min(stage, more) for stage in range(stages + 1)]
-    return [range(start, end) for start, end in pairwise(ends)]
+from tunewright_trainer.parallel.division import check_type, divide
 
 
 class PassThrough(nn.Module):  # type: ignore[misc]
@@ -62,12 +38,7 @@ class StageModel(nn.Module):  # type: ignore[misc]
         self.module = model
         self.first, self.last = stage == 0, stage == stages - 1
         causal: Any = bare(model)
-        if causal.config.model_type not in PIPELINED:
-            raise StageError(
-                ExitCode.INVALID_CONFIG,
-                f"distributed.pipeline cannot divide a model of type {causal.config.model_type}, only "
-                f"{', '.join(sorted(PIPELINED))}: use ddp, deepspeed or fsdp",
-            )
+        check_type(causal.config.model_type)
         decoder = causal.get_decoder()
         weight = decoder.embed_tokens.weight
         tied = causal.lm_head.weight is weight

@@ -1,0 +1,260 @@
+"""Strategies of several processes on the tiny model: equal to one process, resumed, gathered, and refused in time."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.support import REPO, Job, free_port
+from tunewright_api.names import ExitCode
+from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer.errors import StageError
+from tunewright_trainer.objectives.objective import IGNORED, Batch
+from tunewright_trainer.parallel.division import PIPELINED, check_division, divide
+from tunewright_trainer.parallel.gradients import buckets, clip, squared_norm
+from tunewright_trainer.parallel.pipeline import aligned
+from tunewright_trainer.parallel.stages import StageModel
+
+PIPELINE = {"pipeline": {"stages": 2}}
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """The tiny model, and where a run on it writes."""
+
+    model: Path
+    out: Path
+
+
+@pytest.fixture
+def tiny(tiny_model: Path, tmp_path: Path) -> Tiny:
+    """A run of its own."""
+    return Tiny(tiny_model, tmp_path)
+
+
+def run(tiny: Tiny, processes: int = 1, **settings: Any) -> dict[str, Any]:
+    """Run strategy_run.py on some processes; what rank 0 found."""
+    model, out = tiny.model, tiny.out
+    out.mkdir(exist_ok=True)
+    script = [
+        str(REPO / "tests" / "trainer" / "strategy_run.py"),
+        json.dumps({"model": str(model), "out": str(out), **settings}),
+    ]
+    port = free_port()
+    started = [
+        subprocess.Popen(
+            [sys.executable, *script],
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{REPO / 'crds'}:{REPO / 'trainer_image'}",
+                "OMP_NUM_THREADS": "1",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for rank in range(processes)
+    ]
+    outputs = [process.communicate()[0].decode() for process in started]
+    assert [process.returncode for process in started] == [0] * processes, outputs[0][-3000:]
+    result: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return result
+
+
+Alone = dict[bool, tuple[dict[str, Any], Path]]
+
+
+@pytest.fixture(scope="session")
+def alone(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """What one process computes, and its directory: full (False) and with LoRA (True)."""
+    root = tmp_path_factory.mktemp("alone")
+    return {lora: (run(Tiny(tiny_model, root / str(lora)), lora=lora), root / str(lora)) for lora in (False, True)}
+
+
+CASES = [
+    pytest.param(2, PIPELINE, {}, id="two stages"),
+    pytest.param(2, PIPELINE, {"lora": True, "checkpointing": True}, id="two stages, LoRA, recomputed activations"),
+    pytest.param(4, PIPELINE, {}, id="two stages in two copies"),
+    pytest.param(2, {"fsdp": {}}, {"checkpointing": True}, id="FSDP2 with recomputed activations"),
+    pytest.param(
+        2,
+        {"fsdp": {"sharding": "GradientsAndOptimizer", "cpuOffload": True}},
+        {"lora": True},
+        id="FSDP2 that offloads, LoRA",
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("processes", "distributed", "settings"), CASES)
+def test_the_same_as_in_one_process(
+    processes: int, distributed: dict[str, Any], settings: dict[str, Any], alone: Alone, tiny: Tiny
+) -> None:
+    """Losses, norms before clipping, evaluation and the gathered weights; also after a resume at step 3 of 5."""
+    want, directory = alone[bool(settings.get("lora"))]
+    got = run(tiny, processes, distributed=distributed, save=3, **settings)
+    assert got["losses"] == pytest.approx(want["losses"], rel=1e-5)
+    assert got["norms"] == pytest.approx(want["norms"], rel=1e-4)
+    assert got["evaluated"] == pytest.approx(want["evaluated"], rel=1e-5)
+    trained = torch.load(tiny.out / "gathered.pt", weights_only=True)
+    expected = torch.load(directory / "gathered.pt", weights_only=True)
+    assert trained.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(trained[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    resumed = run(tiny, processes, distributed=distributed, resume=3, **settings)
+    assert resumed["losses"] == pytest.approx(got["losses"][3:], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_pipeline_in_bf16_learns_about_the_same(alone: Alone, tiny: Tiny) -> None:
+    got = run(tiny, 2, distributed=PIPELINE, bf16=True)
+    assert got["losses"] == pytest.approx(alone[False][0]["losses"], rel=1e-2)
+
+
+# --- stages -------------------------------------------------------------------------------------
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def small(model_type: str, **settings: Any) -> Any:
+    """A random model of an architecture, the same at each call."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **(SMALL | settings))
+    return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["a head of its own", "a tied head"])
+@pytest.mark.parametrize("model_type", sorted(PIPELINED))
+def test_stages_one_after_the_other_are_the_model(model_type: str, *, tied: bool) -> None:
+    inputs = {
+        "input_ids": torch.arange(3, 27).reshape(2, 12),
+        "attention_mask": torch.tensor([[1] * 12, [1] * 9 + [0] * 3]),
+    }
+    whole = small(model_type, tie_word_embeddings=tied)
+    want = whole(**inputs, use_cache=False).logits
+    parts = [StageModel(small(model_type, tie_word_embeddings=tied), stage, 3) for stage in range(3)]
+    hidden = parts[1].hidden(inputs, parts[0].hidden(inputs, None))
+    got = parts[2].fed_with(hidden)(**inputs, use_cache=False).logits
+    torch.testing.assert_close(got, want)
+    assert {part.tied is not None for part in parts} == ({True, False} if tied else {False})
+    names = {name for part in parts for name, _ in part.module.named_parameters()}
+    assert names == {name for name, _ in whole.named_parameters()}
+
+
+def test_an_architecture_that_computes_between_embedding_and_layers_is_refused() -> None:
+    with pytest.raises(StageError, match="cannot divide a model of type gemma, only llama") as caught:
+        StageModel(small("gemma", head_dim=8), 0, 2)
+    assert caught.value.code is ExitCode.INVALID_CONFIG
+
+
+@given(st.integers(1, 200), st.integers(1, 64))
+def test_every_layer_is_in_one_stage_and_stages_are_about_equal(layers: int, stages: int) -> None:
+    if stages > layers:
+        with pytest.raises(StageError, match=f"use {layers} stages or fewer"):
+            divide(layers, stages)
+        return
+    parts = divide(layers, stages)
+    assert [layer for part in parts for layer in part] == list(range(layers))
+    sizes = [len(part) for part in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] - sizes[-1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ({"model_type": "mamba", "num_hidden_layers": 8}, "cannot divide a model of type mamba"),
+        ({"model_type": "llama", "num_hidden_layers": 1}, "use 1 stages or fewer"),
+    ],
+    ids=["an unknown architecture", "too few layers"],
+)
+def test_prepare_refuses_what_training_could_not_divide(
+    described: dict[str, Any], message: str, job: Callable[..., Job], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    check_division(TrainerConfig.model_validate(job().config), tmp_path)
+    config = TrainerConfig.model_validate(job(distributed=PIPELINE).config)
+    with pytest.raises(StageError, match=message) as caught:
+        check_division(config, tmp_path)
+    assert caught.value.code is ExitCode.INVALID_CONFIG
+
+
+# --- micro batches and gradients ----------------------------------------------------------------
+
+
+def batch(length: int, **inputs: torch.Tensor) -> Batch:
+    ids = torch.ones(1, length, dtype=torch.long)
+    return Batch(
+        inputs={"input_ids": ids, "attention_mask": ids, **inputs},
+        labels=ids,
+        units=length - 1,
+        tokens=length,
+        samples=1,
+    )
+
+
+def test_micro_batches_of_a_step_get_one_length() -> None:
+    short, long = aligned([batch(2), batch(4)])
+    assert short.inputs["input_ids"].tolist() == [[1, 1, 0, 0]]
+    assert short.inputs["attention_mask"].tolist() == [[1, 1, 0, 0]]
+    assert short.labels.tolist() == [[1, 1, IGNORED, IGNORED]]
+    assert (short.units, short.tokens) == (1, 2)
+    assert long.labels.tolist() == [[1, 1, 1, 1]]
+
+
+def test_an_input_that_cannot_be_lengthened_is_named() -> None:
+    with pytest.raises(StageError, match="cannot lengthen the model's input pixel_values"):
+        aligned([batch(2, pixel_values=torch.ones(1, 3))])
+
+
+@given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 20))
+def test_buckets_keep_the_order_and_their_size(sizes: list[int], limit: int) -> None:
+    tensors = [torch.zeros(size) for size in sizes]
+    made = list(buckets(tensors, limit))
+    assert [id(tensor) for bucket in made for tensor in bucket] == [id(tensor) for tensor in tensors]
+    for bucket in made:
+        assert len(bucket) == 1 or sum(tensor.numel() for tensor in bucket) <= limit
+
+
+@pytest.mark.parametrize("limit", [0.5, 100.0], ids=["clipped", "left alone"])
+def test_clipping_is_that_of_torch(limit: float) -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(3, 2)), torch.nn.Parameter(torch.zeros(4))]
+    for parameter in parameters:
+        parameter.grad = torch.arange(1.0, 1.0 + parameter.numel()).view_as(parameter)
+    gradients = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
+    norm = squared_norm(gradients, torch.device("cpu")).sqrt()
+    torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(parameters, limit))
+    clip(gradients, norm, limit)
+    for gradient, parameter in zip(gradients, parameters, strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
