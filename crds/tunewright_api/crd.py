@@ -251,6 +251,9 @@ def _scalars(node: Schema) -> Schema:
     for side in ("Minimum", "Maximum"):
         bound = schema.pop(f"exclusive{side}", None)
         if bound is not None:
+            if bound != int(bound):
+                # The apiserver rounds the bound towards 0 for a value without decimals: 0 < 0.5 would be refused.
+                raise ValueError(f"write an inclusive bound instead of the exclusive one at {bound}")
             schema |= {side.lower(): bound, f"exclusive{side}": True}
     return schema
 

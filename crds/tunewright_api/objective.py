@@ -86,7 +86,7 @@ class Dpo(Model):
     label_smoothing: float = Field(
         default=0.0,
         ge=0,
-        lt=0.5,
+        le=0.49,
         description="Share of the pairs that are assumed to be labelled the wrong way round (conservative DPO).",
     )
 

@@ -128,7 +128,12 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
     ),
     ("nothing held out", job, put("spec.dataset.validationPercent", 0), ("validationPercent", "greater than or equal")),
     ("too much held out", job, put("spec.dataset.validationPercent", 90), ("validationPercent", "less than or equal")),
-    ("two methods", job, put("spec.method.full", {}), ("spec.method", "exactly one of `full: {}` and `lora: {…}`")),
+    (
+        "two methods",
+        job,
+        put("spec.method.full", {}),
+        ("spec.method", "exactly one of `full: {}`, `lora: {…}`, `qlora: {…}`"),
+    ),
     ("no method", job, put("spec.method", {}), ("spec.method", "exactly one of")),
     ("a token for a claim", job, put("spec.baseModel.secretRef", {"name": "hub"}), ("secretRef", "remove it")),
     ("a revision for a claim", job, put("spec.baseModel.revision", "main"), ("revision", "remove it")),
@@ -145,7 +150,12 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
     ("learning rate 0", job, put("spec.hyperparameters.learningRate", 0), ("learningRate", "greater than 0")),
     ("a learning rate in words", job, put("spec.hyperparameters.learningRate", "1e-4"), ("learningRate", "number")),
     ("an unknown schedule", job, put("spec.hyperparameters.scheduler", "cosine"), ("scheduler", '"Cosine"')),
-    ("precision of another age", job, put("spec.hyperparameters.precision", "FP64"), ("precision", '"BF16", "FP32"')),
+    (
+        "precision of another age",
+        job,
+        put("spec.hyperparameters.precision", "FP64"),
+        ("precision", '"BF16", "FP16", "FP32", "FP8"'),
+    ),
     ("ZeRO-4", job, put("spec.distributed.deepspeed.zeroStage", 4), ("zeroStage", '"0", "1", "2", "3"')),
     ("two nodes that do not share", job, drop("spec.distributed"), ("spec", "deepspeed: {zeroStage: 0..3}")),
     (
@@ -526,7 +536,7 @@ def test_defaults_of_a_minimal_job(contract: ControlPlane) -> None:
     document["spec"] = {key: document["spec"][key] for key in ("baseModel", "dataset", "output")}
     document["spec"]["method"] = {"lora": {}}
     spec = create(contract, document)["spec"]
-    assert spec["method"]["lora"] == {"rank": 16, "alpha": 32, "dropout": 0.0}
+    assert spec["method"]["lora"] == {"rank": 16, "alpha": 32, "dropout": 0.0, "useDora": False, "useRslora": False}
     assert spec["hyperparameters"]["learningRate"] == 0.0002
     assert (spec["numNodes"], spec["suspend"], spec["restartPolicy"]) == (1, False, {"maxRestarts": 3})
 
