@@ -70,6 +70,9 @@ CASES = [
     Case("ZeRO-3 x2", 2, distributed={"deepspeed": {"zeroStage": 3}}),
     Case("gradient accumulation x4", accumulation=4),
     Case("DDP x2 with gradient accumulation x2", 2, accumulation=2, distributed={"ddp": {}}),
+    Case("FSDP2 x2", 2, distributed={"fsdp": {}}),
+    Case("pipeline x2", 2, accumulation=4, distributed={"pipeline": {"stages": 2}}, replicas=1),
+    Case("pipeline x2 with data x2", 4, accumulation=2, distributed={"pipeline": {"stages": 2}}, replicas=2),
 ]
 KILLED = [ONE, Case("ZeRO-2 x2", 2, distributed={"deepspeed": {"zeroStage": 2}})]
 
