@@ -16,11 +16,9 @@ from tests.trainer.support import Job, write_tiny_model
 from tunewright_api.artifact import verify
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import config as configuration
-from tunewright_trainer.data.store import PreparedRecord
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.report.curves import curves_svg, loss_png, smooth, thin
 from tunewright_trainer.report.page import figures
-from tunewright_trainer.report.rows import MAX_CHARACTERS, Row, Segment, load_tokenizer, render_rows
 from tunewright_trainer.report.runlog import RunLog
 from tunewright_trainer.report.steplog import LoggedStep, StepLog, read_steps
 from tunewright_trainer.report.tensorboard import crc32c, scalars
@@ -166,28 +164,6 @@ def test_curves() -> None:
     assert {"loss", "held-out records", "gradient norm before clipping", "learning rate"} <= texts
 
 
-# --- rows -------------------------------------------------------------------------------------
-
-
-def test_rows_show_the_loss_mask(tiny_model: Path) -> None:
-    tokenizer = load_tokenizer(tiny_model)
-    ids = tokenizer.encode("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n").ids
-    end = len(ids) - 1
-    (row,) = render_rows([PreparedRecord(7, [], ids, [(end - 3, end)])], tokenizer)
-    assert row == Row(
-        line=7,
-        tokens=len(ids),
-        counted=3,
-        segments=[
-            Segment("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", counted=False),
-            Segment("Yo<|im_end|>", counted=True),
-            Segment("\n", counted=False),
-        ],
-    )
-    (long,) = render_rows([PreparedRecord(1, [], tokenizer.encode("a" * 9000).ids, [])], tokenizer)
-    assert len(long.segments[0].text) == MAX_CHARACTERS + 1
-
-
 # --- the page ---------------------------------------------------------------------------------
 
 EVALUATION = {
@@ -199,6 +175,21 @@ EVALUATION = {
     ],
     "samples": [{"prompt": "<script>alert(1)</script>", "base": "a & b", "tuned": "<b>"}],
     "tasks": [{"task": "sums", "metric": "acc", "base": 0.25, "tuned": 0.75}],
+}
+
+
+# What prepare leaves in report.json.
+DATA = {
+    "rows": {"read": 40},
+    "parts": [{"read": 40}],
+    "tokens": {"longest": 90},
+    "examples": [
+        {
+            "line": 7,
+            "tokens": 9,
+            "segments": [{"text": "user: <Hi>", "counted": False}, {"text": "Yo", "counted": True}],
+        }
+    ],
 }
 
 
@@ -230,6 +221,7 @@ def finished(job: Callable[..., Job], tmp_path: Path) -> Job:
     write_tiny_model(layout.trained, norm=2.0)
     layout.train_result.write_text(json.dumps({"steps": 19, "loss": 0.105, "seconds": 9.5}))
     layout.evaluation.write_text(json.dumps(EVALUATION))
+    layout.dataset_report.write_text(json.dumps(DATA))
     return made
 
 
@@ -256,7 +248,8 @@ def test_the_report_is_a_page_that_needs_nothing_else(finished: Job, tmp_path: P
         "&lt;script&gt;alert(1)&lt;/script&gt;",
         "a &amp; b",
         "<td>sums</td><td>acc</td>",
-        "<mark>Item 0 has the code TW-0000.&lt;|im_end|&gt;</mark>",
+        "<pre>user: &lt;Hi&gt;<mark>Yo</mark></pre>",
+        "<td>tokens.longest</td><td>90</td>",
         "&#34;learningRate&#34;: 0.002",
         "<td>torch</td>",
         "<svg",

@@ -8,7 +8,6 @@ from typing import Any
 from tunewright_api.results import EvaluateResult, TrainResult
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.report.curves import curves_svg
-from tunewright_trainer.report.rows import Row
 from tunewright_trainer.report.template import PAGE
 from tunewright_trainer.steps import StepRecord
 
@@ -18,14 +17,24 @@ _SAME = 5e-7
 
 @dataclass(frozen=True)
 class Findings:
-    """What the stages of a run left behind; what is missing is left out of the page."""
+    """What the stages of a run left behind; what is missing is left out of the page.
+
+    Attributes:
+        config: The job.
+        steps: Its optimizer steps.
+        trained: How training ended.
+        evaluation: Figures and samples.
+        statistics: What the data is like, by name; nested.
+        examples: Training records as text: {line, tokens, segments: [{text, counted}]}.
+        environment: What it ran on, by name.
+    """
 
     config: TrainerConfig
     steps: Sequence[StepRecord] = ()
     trained: TrainResult | None = None
     evaluation: EvaluateResult | None = None
     statistics: Mapping[str, Any] = field(default_factory=dict)
-    rows: Sequence[Row] = ()
+    examples: Sequence[Mapping[str, Any]] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -56,7 +65,7 @@ def render_page(findings: Findings) -> str:
         tasks=evaluation.tasks if evaluation else [],
         curves=curves_svg(findings.steps) if findings.steps else "",
         statistics=list(_flatten(findings.statistics)),
-        rows=findings.rows,
+        examples=findings.examples,
         samples=evaluation.samples if evaluation else [],
         configuration=json.dumps(config.to_dict(), indent=2, ensure_ascii=False),
         environment=findings.environment,

@@ -64,11 +64,11 @@ svg { max-width: 100%; height: auto; }
 {% endfor %}
 </table>
 {% endif %}
-{% if rows %}
+{% if examples %}
 <p>Training records as the model reads them; the loss counts what is <mark>marked</mark>.</p>
-{% for row in rows %}
-<p class="soft">Line {{ row.line }}: {{ row.tokens }} tokens, {{ row.counted }} of them counted</p>
-<pre>{% for segment in row.segments %}{% if segment.counted %}<mark>{{ segment.text }}</mark>{% else %}\
+{% for example in examples %}
+<p class="soft">Line {{ example.line }}: {{ example.tokens }} tokens</p>
+<pre>{% for segment in example.segments %}{% if segment.counted %}<mark>{{ segment.text }}</mark>{% else %}\
 {{ segment.text }}{% endif %}{% endfor %}</pre>
 {% endfor %}
 {% endif %}

@@ -7,11 +7,9 @@ from typing import Any
 
 from tunewright_api.results import EvaluateResult, TrainResult
 from tunewright_api.trainer_config import TrainerConfig
-from tunewright_trainer.data import store
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.report.curves import loss_png
 from tunewright_trainer.report.page import Findings, render_page
-from tunewright_trainer.report.rows import load_tokenizer, render_rows
 from tunewright_trainer.report.steplog import read_steps
 
 PAGE_FILE = "index.html"
@@ -36,21 +34,17 @@ def write_report(config: TrainerConfig, layout: Layout, directory: Path) -> None
 def collect(config: TrainerConfig, layout: Layout) -> Findings:
     """What the stages left behind."""
     trained, evaluation = _read(layout.train_result), _read(layout.evaluation)
+    data = _read(layout.dataset_report)
+    examples = data.pop("examples", [])
     return Findings(
         config=config,
         steps=[step.record for step in read_steps(layout.steps)],
         trained=TrainResult.model_validate(trained) if trained else None,
         evaluation=EvaluateResult.model_validate(evaluation) if evaluation else None,
-        statistics=_read(layout.dataset_report),
-        rows=_rows(layout),
+        statistics=data,
+        examples=examples,
         environment=_read(layout.environment),
     )
-
-
-def _rows(layout: Layout) -> list[Any]:
-    if not layout.train_records.is_file():
-        return []
-    return render_rows(store.read(layout.train_records), load_tokenizer(layout.base_model))
 
 
 def _read(path: Path) -> dict[str, Any]:
