@@ -150,7 +150,7 @@ def test_an_export_that_is_repeated_reports_the_same(
     shutil.copytree(tiny_model, made.work / "base-model")
     (made.work / "trained").mkdir()
     (made.work / "trained" / "adapter_model.safetensors").write_bytes(b"adapter")
-    monkeypatch.setattr(export_stage, "merge", lambda *_: None)
+    monkeypatch.setattr(export_stage, "write_tuned", lambda *_: None)
     config = TrainerConfig.model_validate(made.config)
     first = export_stage.run(config)
     assert first.chat_template_digest == "sha256:" + hashlib.sha256(CHATML.encode()).hexdigest()

@@ -6,26 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.layout import Layout
+from tunewright_trainer.methods.tuned import load_tuned
 
 
-def models(layout: Layout) -> Iterator[tuple[str, Any]]:
+def models(config: TrainerConfig, layout: Layout) -> Iterator[tuple[str, Any]]:
     """("base", model) and ("tuned", model), one at a time; an adapter loads the base once.
 
     Weights are those that will be served; a CPU computes with them in float32, a GPU in their own dtype.
     """
-    base = _load(layout.base_model, layout.base_model)
-    yield "base", base
-    if (layout.trained / "adapter_config.json").is_file():
-        from peft import PeftModel
-        from peft.tuners.lora import LoraModel
+    loaded = [_load(layout.base_model, layout.base_model)]
+    yield "base", loaded[0]
+    if config.method.full is not None:
+        loaded.clear()
 
-        tuned = PeftModel.from_pretrained(base, str(layout.trained))
-        # LoRA merged, as export does it: generation pays for two small matrices per layer otherwise.
-        yield "tuned", (tuned.merge_and_unload() if isinstance(tuned.base_model, LoraModel) else tuned).eval()
-    else:
-        del base
-        yield "tuned", _load(layout.trained, layout.base_model)
+    def load(path: Path) -> Any:
+        return loaded.pop() if path == layout.base_model else _load(path, layout.base_model)
+
+    yield "tuned", load_tuned(config, layout, load).eval()
 
 
 def limit_threads() -> None:

@@ -29,7 +29,7 @@ def run(config: TrainerConfig) -> EvaluateResult:
         skip("datasets")
     limit_threads()
     measured: dict[str, Measured] = {}
-    for name, model in models(layout):
+    for name, model in models(config, layout):
         log.info("evaluating", model=name, records=len(material.records))
         measured[name] = measure(model, material, evaluation)
     result = compare(measured["base"], measured["tuned"], len(material.records), evaluation)

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tunewright_api.artifact import (
     ADAPTER_DIR,
@@ -67,18 +68,19 @@ def write(config: TrainerConfig, layout: Layout) -> ExportResult:
     if not layout.trained.is_dir():
         raise not_readable(layout.trained, "it does not exist; run the train stage first")
     kind = "Full" if config.method.full is not None or config.export.merge else "Adapter"
+    zeros = None
     with create_directory(layout.artifact, config.job.uid) as directory:
-        if config.method.lora is not None:
+        if config.method.full is None:
             shutil.copytree(
                 layout.trained, directory / ADAPTER_DIR, ignore=shutil.ignore_patterns("train.json", "README.md")
             )
         if kind == "Full":
             model = directory / MODEL_DIR
             model.mkdir()
-            if config.method.lora is not None:
-                merge(layout.base_model, layout.trained, model, config.export.max_shard_size)
-            else:
+            if config.method.full is not None and config.export.pruning is None:
                 copy_weights(layout.trained, model)
+            else:
+                zeros = write_tuned(config, layout, model)
             copy_description(layout.base_model, model)
         if layout.evaluation.is_file():
             shutil.copyfile(layout.evaluation, directory / EVALUATION)
@@ -87,6 +89,8 @@ def write(config: TrainerConfig, layout: Layout) -> ExportResult:
         manifest = Manifest(
             job_uid=config.job.uid,
             kind=kind,
+            adapter_type=config.method.adapter_type,
+            sparsity=zeros,
             base_model=config.model.uri,
             files=files,
             digest=compute_digest(files),
@@ -107,19 +111,26 @@ def _add_report(config: TrainerConfig, layout: Layout, directory: Path) -> None:
         remove_tree(directory)
 
 
-def merge(base: Path, adapter: Path, target: Path, max_shard_size: str) -> None:
-    """W + (alpha / rank) B A into the base's weights, in float32 and rounded once to the base's dtype."""
+def write_tuned(config: TrainerConfig, layout: Layout, target: Path) -> float | None:
+    """Write the tuned model, put together in float32 and rounded once to the base's dtype.
+
+    Returns:
+        The share of the pruned matrices' weights that is 0; None without pruning.
+    """
     skip("datasets", "deepspeed")
     import torch
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    from tunewright_trainer.methods.tuned import load_tuned
+    from tunewright_trainer.pruning import prunable, sparsity
     from tunewright_trainer.weights import base_dtype
 
-    dtype = base_dtype(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
-    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    merged.to(dtype).save_pretrained(target, max_shard_size=max_shard_size)
+    def load(path: Path) -> Any:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+
+    model = load_tuned(config, layout, load).to(base_dtype(layout.base_model))
+    model.save_pretrained(target, max_shard_size=config.export.max_shard_size)
+    return None if config.export.pruning is None else round(sparsity(prunable(model)), 6)
 
 
 def copy_weights(trained: Path, target: Path) -> None:
@@ -147,6 +158,8 @@ def _result(artifact: Path, manifest: Manifest) -> ExportResult:
         digest=manifest.digest,
         size_bytes=size,
         kind=manifest.kind,
+        adapter_type=manifest.adapter_type,
+        sparsity=manifest.sparsity,
         chat_template_digest=manifest.chat_template_digest,
     )
 
