@@ -18,7 +18,7 @@ from tunewright_trainer.data.store import PreparedRecord
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.evaluation import text
 from tunewright_trainer.evaluation.answers import TIMED_ANSWERS, Speed, measure_speed, percentile
-from tunewright_trainer.evaluation.compare import Measured, compare, labels_for
+from tunewright_trainer.evaluation.compare import Measured, Plan, compare, plan_figures
 from tunewright_trainer.evaluation.harness import TaskScore
 from tunewright_trainer.evaluation.loss import MAX_PERPLEXITY, evaluate_loss, perplexity
 
@@ -175,11 +175,26 @@ def records(answers: list[str]) -> list[PreparedRecord]:
 
 def test_accuracy_of_a_set_without_labels_is_refused_before_training() -> None:
     asked = Evaluation(metrics=[MetricName.ACCURACY])
-    assert labels_for(asked, records(["yes", "no", "no", "yes"])) == ["no", "yes"]
-    assert labels_for(Evaluation(), records(["a", "b", "c"])) == []
+    assert plan_figures(asked, records(["yes", "no", "no", "yes"])) == Plan((MetricName.ACCURACY,), ["no", "yes"])
+    assert plan_figures(Evaluation(), records(["a", "b", "c"])) == Plan(DEFAULT_METRICS)
     with pytest.raises(StageError, match=r"needs a labelled set.*the 3 held-out records have 3") as caught:
-        labels_for(asked, records(["a", "b", "c"]))
+        plan_figures(asked, records(["a", "b", "c"]))
     assert caught.value.code is ExitCode.INVALID_CONFIG
+
+
+def test_plain_text_has_no_answers() -> None:
+    """Records of the format Text have no messages."""
+    texts = [PreparedRecord(n, [], [1, 2], [(0, 2)]) for n in range(4)]
+    assert plan_figures(Evaluation(), texts) == Plan([MetricName.LOSS, MetricName.PERPLEXITY])
+    mixed = [*texts, *records(["yes", "no"])]
+    assert plan_figures(Evaluation(), mixed) == Plan(DEFAULT_METRICS)
+    for evaluation in (
+        Evaluation(metrics=[MetricName.F1, MetricName.LOSS]),
+        Evaluation.model_validate({"gates": [{"metric": "F1", "min": 0.5}]}),
+    ):
+        with pytest.raises(StageError, match="evaluation: F1 needs questions and answers") as caught:
+            plan_figures(evaluation, texts)
+        assert caught.value.code is ExitCode.INVALID_CONFIG
 
 
 # --- loss, speed ------------------------------------------------------------------------------

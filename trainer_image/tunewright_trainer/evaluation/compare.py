@@ -23,12 +23,25 @@ _OF_SPEED = frozenset({MetricName.ANSWER_SECONDS_P50, MetricName.ANSWER_SECONDS_
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What can be computed on the held-out records.
+
+    Attributes:
+        figures: The figures, in the order of MetricName.
+        labels: What Accuracy tells apart; empty where it is not asked for.
+    """
+
+    figures: Sequence[MetricName]
+    labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Material:
     """What both models are asked.
 
     Attributes:
+        plan: What is computed.
         records: Held-out records to evaluate.
-        labels: Labels of all held-out records, for Accuracy.
         general: Records of evaluation.general; empty without it.
         harness: Directory of evaluation.harness.
         encoder: Renders prompts as the served model sees them.
@@ -36,8 +49,8 @@ class Material:
         seed: Of the harness, which draws its examples.
     """
 
+    plan: Plan
     records: Sequence[PreparedRecord]
-    labels: Sequence[str]
     general: Sequence[PreparedRecord]
     harness: Path | None
     encoder: ChatEncoder
@@ -45,9 +58,9 @@ class Material:
     seed: int
 
     @property
-    def references(self) -> list[str]:
-        """The answers that the records have."""
-        return [record.answer for record in self.records]
+    def conversations(self) -> list[PreparedRecord]:
+        """The records with a question and an answer: those of the format Text have neither."""
+        return [record for record in self.records if record.messages]
 
 
 @dataclass(frozen=True)
@@ -59,29 +72,43 @@ class Measured:
     tasks: Sequence[TaskScore] = ()
 
 
-def labels_for(evaluation: Evaluation, held_out: Sequence[PreparedRecord]) -> list[str]:
-    """The labels that Accuracy tells apart; empty where it is not asked for.
+def plan_figures(evaluation: Evaluation, held_out: Sequence[PreparedRecord]) -> Plan:
+    """The figures to compute. Prepare asks for the plan too, so that what is impossible is told before training.
 
     Raises:
-        StageError: INVALID_CONFIG when it is asked for and the records are not labelled.
+        StageError: INVALID_CONFIG when a figure is asked for that these records cannot give.
     """
-    if MetricName.ACCURACY not in evaluation.wanted:
-        return []
-    references = [record.answer for record in held_out]
-    labels = labels_of(references)
-    if not labels:
+    asked = {*(evaluation.metrics or ()), *(gate.metric for gate in evaluation.gates or ())}
+    if any(record.messages for record in held_out):
+        if MetricName.ACCURACY not in asked:
+            return Plan(evaluation.wanted)
+        return Plan(evaluation.wanted, _labels([record.answer for record in held_out if record.messages]))
+    possible = [name for name in evaluation.wanted if name not in _OF_ANSWERS | _OF_SPEED]
+    impossible = [name.value for name in evaluation.wanted if name in asked and name not in possible]
+    if impossible or evaluation.judge:
         raise StageError(
             ExitCode.INVALID_CONFIG,
-            f"evaluation.metrics: Accuracy needs a labelled set, 2 to {MAX_LABELS} distinct answers with two records "
-            f"each on average, and the {len(references)} held-out records have {len(set(references))}: use ExactMatch "
-            "or F1, or raise dataset.validationPercent",
+            f"evaluation: {', '.join(impossible) or 'a judge'} needs questions and answers, and records of the format "
+            "Text have none: ask for Loss, Perplexity, GeneralLoss, ForgettingLoss or HarnessScore",
         )
-    return labels
+    return Plan(possible)
+
+
+def _labels(references: Sequence[str]) -> list[str]:
+    labels = labels_of(references)
+    if labels:
+        return labels
+    raise StageError(
+        ExitCode.INVALID_CONFIG,
+        f"evaluation.metrics: Accuracy needs a labelled set, 2 to {MAX_LABELS} distinct answers with two records each "
+        f"on average, and the {len(references)} held-out records have {len(set(references))}: use ExactMatch or F1, or "
+        "raise dataset.validationPercent",
+    )
 
 
 def measure(model: Any, material: Material, evaluation: Evaluation) -> Measured:
-    """Every figure that is wanted of one model. What needs answers generates each once."""
-    wanted = set(evaluation.wanted)
+    """Every figure of the plan of one model. What needs answers generates each once."""
+    wanted = set(material.plan.figures)
     figures: dict[MetricName, float] = {}
     if wanted & _OF_LOSS:
         loss = evaluate_loss(model, material.records)
@@ -89,14 +116,15 @@ def measure(model: Any, material: Material, evaluation: Evaluation) -> Measured:
     if evaluation.general:
         figures[MetricName.GENERAL_LOSS] = evaluate_loss(model, material.general)
     answerer = Answerer(model, load_tokenizer(material.base), evaluation.max_new_tokens)
-    prompts = [material.encoder.encode_prompt(record.prompt) for record in material.records]
+    conversations = material.conversations if wanted & (_OF_ANSWERS | _OF_SPEED) else []
+    prompts = [material.encoder.encode_prompt(record.prompt) for record in conversations]
     asked = prompts if wanted & _OF_ANSWERS else []
     samples = [
         material.encoder.encode_prompt([{"role": "user", "content": text}]) for text in evaluation.sample_prompts or []
     ]
     texts = answerer.answer([*asked, *samples])
     if asked:
-        figures |= _judge_answers(texts[: len(asked)], material, evaluation)
+        figures |= _judge_answers(texts[: len(asked)], conversations, material.plan, evaluation)
     if wanted & _OF_SPEED:
         speed = measure_speed(answerer.answer_alone, prompts)
         figures |= {
@@ -113,6 +141,7 @@ def measure(model: Any, material: Material, evaluation: Evaluation) -> Measured:
 
 def compare(base: Measured, tuned: Measured, records: int, evaluation: Evaluation) -> EvaluateResult:
     """Pair figures, samples and tasks of both models. Pure."""
+    wanted = set(evaluation.wanted)
     before, after = dict(base.figures), dict(tuned.figures)
     if MetricName.GENERAL_LOSS in before:
         before[MetricName.FORGETTING_LOSS] = 0.0
@@ -121,7 +150,8 @@ def compare(base: Measured, tuned: Measured, records: int, evaluation: Evaluatio
         records=records,
         metrics=[
             MetricPair(metric=name, base=round(before[name], 6), tuned=round(after[name], 6))
-            for name in evaluation.wanted
+            for name in MetricName
+            if name in before and name in wanted
         ],
         samples=[
             Sample(prompt=prompt, base=said, tuned=says)
@@ -134,15 +164,16 @@ def compare(base: Measured, tuned: Measured, records: int, evaluation: Evaluatio
     )
 
 
-def _judge_answers(answers: Sequence[str], material: Material, evaluation: Evaluation) -> dict[MetricName, float]:
-    wanted, references = set(evaluation.wanted), material.references
+def _judge_answers(
+    answers: Sequence[str], records: Sequence[PreparedRecord], plan: Plan, evaluation: Evaluation
+) -> dict[MetricName, float]:
+    wanted, references = set(plan.figures), [record.answer for record in records]
     figures = {name: compute(answers, references) for name, compute in TEXT_FIGURES.items() if name in wanted}
     if MetricName.ACCURACY in wanted:
-        figures[MetricName.ACCURACY] = accuracy(answers, references, material.labels)
+        figures[MetricName.ACCURACY] = accuracy(answers, references, plan.labels)
     if evaluation.judge:
         cases = [
-            Case(_question(record), record.answer, answer)
-            for record, answer in zip(material.records, answers, strict=True)
+            Case(_question(record), record.answer, answer) for record, answer in zip(records, answers, strict=True)
         ]
         figures[MetricName.JUDGE_SCORE] = score_answers(evaluation.judge, cases[: evaluation.judge.max_records])
     return figures

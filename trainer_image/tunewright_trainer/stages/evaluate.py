@@ -10,7 +10,7 @@ from tunewright_trainer.data import store
 from tunewright_trainer.data.split import sample
 from tunewright_trainer.data.tokens import load_encoder
 from tunewright_trainer.errors import not_readable
-from tunewright_trainer.evaluation.compare import Material, Measured, compare, labels_for, measure
+from tunewright_trainer.evaluation.compare import Material, Measured, compare, measure, plan_figures
 from tunewright_trainer.evaluation.models import limit_threads, models
 from tunewright_trainer.files import write_atomic
 from tunewright_trainer.imports import skip
@@ -32,6 +32,8 @@ def run(config: TrainerConfig) -> EvaluateResult:
     for name, model in models(config, layout):
         log.info("evaluating", model=name, records=len(material.records))
         measured[name] = measure(model, material, evaluation)
+        # Freed before the next one is loaded.
+        del model
     result = compare(measured["base"], measured["tuned"], len(material.records), evaluation)
     write_atomic(layout.evaluation, json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
     log.info("evaluated", **{pair.metric.value: [pair.base, pair.tuned] for pair in result.metrics})
@@ -44,8 +46,8 @@ def _material(config: TrainerConfig, layout: Layout) -> Material:
     general = store.read(layout.general_records) if evaluation.general else []
     harness = config.evaluation_inputs.harness
     return Material(
+        plan=plan_figures(evaluation, held_out),
         records=sample(held_out, evaluation.max_records, seed),
-        labels=labels_for(evaluation, held_out),
         general=sample(general, evaluation.max_records, seed),
         harness=Path(harness) if harness else None,
         encoder=load_encoder(layout.base_model),

@@ -15,7 +15,7 @@ from tunewright_trainer.data.records import Problem, Record, invalid_data, read_
 from tunewright_trainer.data.split import split
 from tunewright_trainer.data.tokens import ChatEncoder, Encoded, load_encoder
 from tunewright_trainer.errors import StageError, not_readable
-from tunewright_trainer.evaluation.compare import labels_for
+from tunewright_trainer.evaluation.compare import plan_figures
 from tunewright_trainer.files import replace_directory
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.objectives.teacher import check_teacher
@@ -50,7 +50,7 @@ def run(config: TrainerConfig) -> PrepareResult:
     train, validation = split(prepared, config.dataset.validation_percent, config.hyperparameters.seed)
     store.write(layout.train_records, train)
     store.write(layout.validation_records, validation)
-    labels_for(config.evaluation, validation)
+    plan_figures(config.evaluation, validation)
     if config.evaluation.general and config.evaluation_inputs.general:
         general = Path(config.evaluation_inputs.general)
         write_whole(general, config.evaluation.general.format, encoder, length, layout.general_records)
