@@ -22,6 +22,7 @@ from tunewright_api.names import HEADER_REVISION, PORT_SERVER
 from tunewright_operator.kube.resources import collection_path, path_of
 from tunewright_operator.manifests.server import build_disruption_budget, revision_selector
 from tunewright_operator.manifests.traffic import Split
+from tunewright_operator.plan import Step, key, plan, with_hash
 
 Object = dict[str, Any]
 
@@ -174,6 +175,15 @@ def test_a_promotion_fails_no_request(mesh: Mesh, traffic: Object) -> None:
 
     wait_for("the candidate gets every request", promoted, 30)
     assert set(seen) <= {STABLE, CANDIDATE}
+
+
+def test_what_the_apiserver_makes_of_our_objects_counts_as_what_we_wrote(mesh: Mesh, traffic: Object) -> None:
+    """Else they would be written again in each turn."""
+    desired = route(replace(CANARY, mirror_weight=50), traffic)
+    stored = [mesh.plane.api.apply(path_of(one), one) for one in map(with_hash, desired)]
+    assert plan(desired, stored) == Step()
+    edited = [{**one, "spec": {}} for one in stored]
+    assert [key(one) for one in plan(desired, edited).apply] == [key(one) for one in desired]
 
 
 def test_the_gateway_accepts_the_route(mesh: Mesh, traffic: Object) -> None:
