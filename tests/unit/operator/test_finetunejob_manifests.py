@@ -256,6 +256,33 @@ def test_what_the_objective_reads_is_mounted_and_passed_on() -> None:
     assert config["objective"]["supervised"]["ewc"]["lambda"] == 1000
 
 
+def test_what_the_evaluation_reads_is_mounted_and_passed_on() -> None:
+    judge = {"url": "http://judge.tools/v1", "model": "m", "rubric": "right", "secretRef": {"name": "judge-key"}}
+    obj = build_job(
+        evaluation={
+            "judge": judge,
+            "general": {"uri": "pvc://general/talk.jsonl", "format": "Chat"},
+            "harness": {"uri": "pvc://tasks/ours", "tasks": ["sums"]},
+        }
+    )
+    assert claims_of(read(obj)) == {
+        "data": "output.uri",
+        "general": "evaluation.general.uri",
+        "tasks": "evaluation.harness.uri",
+    }
+    config = json.loads(build_config_map(obj, read(obj))["data"]["config.json"])
+    assert config["evaluationInputs"] == {
+        "general": "/mnt/claims/general/talk.jsonl",
+        "harness": "/mnt/claims/tasks/ours",
+    }
+    key = {
+        "name": "TUNEWRIGHT_JUDGE_KEY",
+        "valueFrom": {"secretKeyRef": {"name": "judge-key", "key": "API_KEY"}},
+    }
+    pods = {stage: build_stage_job(obj, read(obj), stage, 1, CONFIG)["spec"]["template"]["spec"] for stage in STAGES}
+    assert [stage for stage, pod in pods.items() if key in pod["containers"][0]["env"]] == [Stage.EVALUATE]
+
+
 def test_scheduling_is_passed_on_as_written() -> None:
     scheduling = {
         "nodeSelector": {"gpu": "a100"},

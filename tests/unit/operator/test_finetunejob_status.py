@@ -75,6 +75,18 @@ async def claim_of_one_node(cluster: Cluster, obj: Object) -> None:
     cluster.put(claim("data") | {"spec": {"accessModes": ["ReadWriteOnce"]}})
 
 
+JUDGE = {"url": "http://judge.tools/v1", "model": "m", "rubric": "right", "secretRef": {"name": "judge-key"}}
+JUDGE_SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "judge-key"}, "data": {"API_KEY": "a2V5"}}
+
+
+async def secret_without_label(cluster: Cluster, obj: Object) -> None:
+    cluster.put(JUDGE_SECRET)
+
+
+async def secret_without_key(cluster: Cluster, obj: Object) -> None:
+    cluster.put(JUDGE_SECRET | {"data": {"KEY": "a2V5"}})
+
+
 async def foreign_version(cluster: Cluster, obj: Object) -> None:
     cluster.put(version("guide-v1"))
 
@@ -215,6 +227,24 @@ CASES = [
         KStatus.IN_PROGRESS,
         "with the key HF_TOKEN",
         {"baseModel": {"uri": "hf://meta-llama/Llama-3.1-8B", "secretRef": {"name": "hub"}}},
+    ),
+    Case(
+        "nobody allowed a judge to have the Secret",
+        secret_without_label,
+        "Pending",
+        {"Accepted": ("False", "SecretNotAllowed")} | reconciling("SecretNotAllowed"),
+        KStatus.IN_PROGRESS,
+        "lacks the label tunewright.io/judge=true, by which its owner lets spec.evaluation.judge.secretRef have it",
+        {"evaluation": {"judge": JUDGE}},
+    ),
+    Case(
+        "the judge's Secret has another key",
+        secret_without_key,
+        "Pending",
+        {"Accepted": ("False", "SecretKeyNotFound")} | reconciling("SecretKeyNotFound"),
+        KStatus.IN_PROGRESS,
+        "the Secret judge-key has no key API_KEY",
+        {"evaluation": {"judge": JUDGE}},
     ),
     Case(
         "the version exists",
