@@ -108,6 +108,38 @@ COMMANDS = (
         "why",
     ),
     Command(
+        "estimate",
+        "Estimate the memory that training a job needs on each device; it asks no cluster.",
+        (
+            "tunewright estimate -f job.yaml --model-config config.json",
+            "tunewright estimate -f job.yaml --model-config config.json --gpu-memory 80Gi",
+        ),
+        (
+            Parameter(
+                "file",
+                "YAML file with the FineTuneJob; - is the standard input.",
+                ("--filename", "-f"),
+                required=True,
+                metavar="PATH",
+            ),
+            Parameter(
+                "model_config",
+                "config.json of the base model, or its directory.",
+                ("--model-config",),
+                required=True,
+                metavar="PATH",
+            ),
+            Parameter(
+                "gpu_memory",
+                "Memory of one GPU, for example 80Gi: exit code 2 if the job does not fit.",
+                ("--gpu-memory",),
+                metavar="SIZE",
+            ),
+            _JSON,
+        ),
+        "estimate",
+    ),
+    Command(
         "approve",
         "Approve a ModelVersion, for the digest that is shown.",
         ("tunewright approve guide-v2 --reason 'better on every question'",),

@@ -76,11 +76,10 @@ def _matrix_inputs(shape: ModelShape, settings: Settings) -> int:
 
 
 def loss_bytes(shape: ModelShape, settings: Settings, tokens: int) -> int:
-    """Bytes around the loss: the logits and their gradient, with a chunk of them in fp32.
+    """Bytes around the loss: the logits and their gradient, with chunks of them in fp32.
 
     Every token is taken to count for the loss; those of the user need none, so most runs need less.
     """
-    if settings.fused_loss:
-        return width(settings) * shape.hidden * tokens
     logits = tokens * shape.vocabulary
-    return 2 * width(settings) * logits + 4 * min(logits, LOSS_CHUNK)
+    chunks = 2 if settings.half else 1
+    return 2 * width(settings) * logits + chunks * 4 * min(logits, LOSS_CHUNK)

@@ -38,7 +38,7 @@ def _changes(settings: Settings) -> Iterator[tuple[str, Settings]]:
 
 
 def _fewer_activations(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    if not settings.checkpointing:
+    if not settings.checkpointing and settings.train is not Train.PREFIX:
         yield "hyperparameters.gradientCheckpointing: true", replace(settings, checkpointing=True)
     if settings.micro_batch > 1:
         rows = settings.micro_batch // 2
@@ -55,11 +55,12 @@ def _fewer_activations(settings: Settings) -> Iterator[tuple[str, Settings]]:
 def _smaller_states(settings: Settings) -> Iterator[tuple[str, Settings]]:
     if not settings.half and settings.gpu:
         yield "hyperparameters.precision: BF16", replace(settings, half=True)
-    if settings.states is States.ADAMW:
+    whole = settings.shard is Shard.NOTHING and settings.pipeline == 1  # 8-bit moments are of whole tensors
+    if settings.states is States.ADAMW and whole:
         yield "hyperparameters.optimizer: AdamW8bit", replace(settings, states=States.ADAMW_8BIT)
     if settings.train is Train.FULL:
-        yield "method.lora: {}", replace(settings, train=Train.LORA, frozen_layers=0)
-    if settings.train is Train.LORA:
+        yield "method.lora: {}", replace(settings, train=Train.LORA, freeze=())
+    if settings.train is Train.LORA and not settings.shard.weights and settings.pipeline == 1:
         yield "method.qlora: {} in place of lora", replace(settings, train=Train.QLORA)
     if settings.low_rank and settings.rank > 8:
         yield f"method.{settings.train.value}.rank: {settings.rank // 2}", replace(settings, rank=settings.rank // 2)
@@ -67,7 +68,8 @@ def _smaller_states(settings: Settings) -> Iterator[tuple[str, Settings]]:
 
 def _more_sharing(settings: Settings) -> Iterator[tuple[str, Settings]]:
     sharded = settings.shard.optimizer
-    if settings.processes > 1 and settings.pipeline == 1 and not settings.shard.fsdp:
+    eight_bit = settings.states is not States.ADAMW
+    if settings.processes > 1 and not eight_bit and settings.pipeline == 1 and not settings.shard.fsdp:
         for stage, shard in ((2, Shard.ZERO_2), (3, Shard.ZERO_3)):
             if settings.shard.value < shard.value and settings.train is not Train.QLORA:
                 yield f"distributed.deepspeed.zeroStage: {stage}", replace(settings, shard=shard)

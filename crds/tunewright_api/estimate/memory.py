@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from tunewright_api.estimate.activations import layer_bytes, loss_bytes, residual_width, width
 from tunewright_api.estimate.settings import Settings, Shard, States, Train
@@ -142,6 +143,8 @@ def _stage(
     around_loss = loss_bytes(shape, settings, tokens) if head else 0
     # A layer's own gradients of activations: the widest ones are those of the feed-forward.
     working = tokens * width(settings) * 3 * shape.intermediate + (one_layer if settings.checkpointing else 0)
+    if settings.train is Train.QLORA:  # one matrix at a time is restored
+        working += width(settings) * max(inputs * outputs for inputs, outputs in shape.linears.values())
     activations = kept + max(around_loss, working, around_loss // 2 + min(early, gradient_bytes))
 
     # The head's gradient comes when the logits are gone, and before any other.
@@ -196,13 +199,12 @@ def _memory(
 def _trained(shape: ModelShape, settings: Settings, layers: int, embeddings: int) -> tuple[int, int]:
     """Trained numbers of a stage, and the bytes of the gradient that the backward pass makes first: the head's."""
     if settings.train is Train.FULL:
-        trained_layers = max(layers - settings.frozen_layers, 0)
-        head = shape.embedding_parameters
-        whole = settings.frozen_layers == 0
-        others = embeddings * head if whole else (0 if shape.tied else head)
-        return trained_layers * shape.layer_parameters + others + shape.hidden, (
-            head * _gradient_width(settings) if others else 0
-        )
+        matrix = shape.embedding_parameters
+        everything = layers * shape.layer_parameters + embeddings * matrix + shape.hidden
+        frozen = _frozen(shape, settings.freeze)
+        head_trains = ("model.embed_tokens.weight" if shape.tied else "lm_head.weight") not in frozen
+        share = 1 - sum(frozen.values()) / shape.parameters
+        return int(everything * share), matrix * _gradient_width(settings) if head_trains else 0
     if settings.low_rank:
         wanted = settings.targets or frozenset(shape.linears)
         per_layer = sum(
@@ -212,9 +214,30 @@ def _trained(shape: ModelShape, settings: Settings, layers: int, embeddings: int
         )
         return layers * per_layer, 0
     if settings.train is Train.PREFIX:
-        return layers * settings.virtual_tokens * 2 * shape.key, 0
+        return _prefix_parameters(shape, settings, layers), 0
     changed = min(settings.adapter_layers or layers, layers)
     return changed * (settings.virtual_tokens * shape.hidden + 1), 0
+
+
+def _frozen(shape: ModelShape, patterns: tuple[str, ...]) -> dict[str, int]:
+    """Parameters that a pattern names by their own name or by that of a module above them, with their sizes."""
+    if not patterns:
+        return {}
+    return {name: size for name, size in shape.names.items() if _matches(name.split("."), patterns)}
+
+
+def _matches(parts: list[str], patterns: tuple[str, ...]) -> bool:
+    above = [".".join(parts[: end + 1]) for end in range(len(parts))]
+    return any(fnmatchcase(name, pattern) for name in above for pattern in patterns)
+
+
+def _prefix_parameters(shape: ModelShape, settings: Settings, layers: int) -> int:
+    """A key and a value per position and layer, or an embedding of keys' width and two linear layers that make them."""
+    pairs = layers * 2 * shape.key
+    if not settings.projection:
+        return settings.virtual_tokens * pairs
+    hidden = settings.projection
+    return settings.virtual_tokens * shape.key + (shape.key + 1) * hidden + (hidden + 1) * pairs
 
 
 def _extra_tokens(settings: Settings) -> int:

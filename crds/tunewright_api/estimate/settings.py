@@ -73,7 +73,8 @@ class Settings:
         virtual_tokens: Trained positions per layer of prefix tuning and LLaMA-Adapter.
         adapter_layers: Layers that LLaMA-Adapter changes, the last ones; all if 0.
         double_quantization: Whether QLoRA quantises the constants, too.
-        frozen_layers: Layers of full training whose weights are not trained, the first ones.
+        projection: Hidden width of the network that makes a trained prefix; 0 without one.
+        freeze: Patterns of parameter names that full training leaves as they are, as in method.full.freeze.
         half: Whether 16-bit numbers (or fp8 with 16-bit weights) are computed with.
         states: What the optimizer remembers.
         micro_batch: Records of a micro batch, or packed rows.
@@ -87,7 +88,6 @@ class Settings:
         offload_optimizer: Whether optimizer states, and DeepSpeed's gradients with them, live in the host's memory.
         offload_parameters: Whether the shards of weights do, too.
         eager_attention: Whether attention is computed with the whole matrix of scores in memory.
-        fused_loss: Whether the head and the loss are computed in pieces, without logits in memory.
         gpu: Whether the device is a GPU.
     """
 
@@ -98,7 +98,8 @@ class Settings:
     virtual_tokens: int = 0
     adapter_layers: int = 0
     double_quantization: bool = True
-    frozen_layers: int = 0
+    projection: int = 0
+    freeze: tuple[str, ...] = ()
     half: bool = True
     states: States = States.ADAMW
     micro_batch: int = 1
@@ -112,7 +113,6 @@ class Settings:
     offload_optimizer: bool = False
     offload_parameters: bool = False
     eager_attention: bool = False
-    fused_loss: bool = False
     gpu: bool = True
 
     @property

@@ -84,6 +84,21 @@ class ModelShape:
         return self.linear_parameters + biases + 2 * self.hidden
 
     @property
+    def names(self) -> dict[str, int]:
+        """Parameters by the names that Llama gives them, with their sizes; biases with their matrices."""
+        sizes = {f"mlp.{name}.weight": inputs * outputs for name, (inputs, outputs) in self.linears.items()}
+        sizes = {name.replace("mlp", "self_attn") if name[4] in "qkvo" else name: n for name, n in sizes.items()}
+        sizes["self_attn.q_proj.weight"] += self.layer_parameters - self.linear_parameters - 2 * self.hidden
+        sizes |= {"input_layernorm.weight": self.hidden, "post_attention_layernorm.weight": self.hidden}
+        head = {} if self.tied else {"lm_head.weight": self.embedding_parameters}
+        return {
+            "model.embed_tokens.weight": self.embedding_parameters,
+            **{f"model.layers.{layer}.{name}": n for layer in range(self.layers) for name, n in sizes.items()},
+            "model.norm.weight": self.hidden,
+            **head,
+        }
+
+    @property
     def embedding_parameters(self) -> int:
         """Weights of the embedding; the head has as many, its own or the same."""
         return self.vocabulary * self.hidden

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from tunewright_api.distributed import DeepSpeed, Distributed, Offload, Sharding
-from tunewright_api.estimate.settings import Settings, Shard, Train
-from tunewright_api.hyperparameters import Hyperparameters, Precision
+from tunewright_api.estimate.settings import Settings, Shard, States, Train
+from tunewright_api.hyperparameters import AttentionBackend, Hyperparameters, Precision
 from tunewright_api.method import Method
 
 
 def read_settings(
-    method: Method, hyperparameters: Hyperparameters, distributed: Distributed | None, *, processes: int, gpu: bool
+    method: Method,
+    hyperparameters: Hyperparameters,
+    distributed: Distributed | None,
+    *,
+    processes: int,
+    gpu: bool,
+    padded: bool = True,
 ) -> Settings:
     """The settings of a run.
 
@@ -21,13 +27,16 @@ def read_settings(
         distributed: spec.distributed.
         processes: Of the whole run: pods x processes per pod.
         gpu: Whether each process has a GPU.
+        padded: Whether rows of a micro batch differ in length.
     """
     pipeline = distributed.pipeline.stages if distributed and distributed.pipeline else 1
     given: dict[str, Any] = {
         "half": hyperparameters.precision is not Precision.FP32,
+        "states": States(hyperparameters.optimizer.value),
+        "eager_attention": hyperparameters.attention_backend is AttentionBackend.EAGER,
         "micro_batch": hyperparameters.micro_batch_size,
         "sequence": hyperparameters.sequence_length,
-        "padded": hyperparameters.micro_batch_size > 1,
+        "padded": padded and hyperparameters.micro_batch_size > 1,
         "accumulation": hyperparameters.gradient_accumulation_steps,
         "checkpointing": hyperparameters.gradient_checkpointing,
         "processes": max(processes // pipeline, 1),
@@ -38,10 +47,19 @@ def read_settings(
 
 
 def _method(method: Method) -> dict[str, Any]:
-    if method.lora:
-        targets = frozenset(method.lora.target_modules or ())
-        return {"train": Train.LORA, "rank": method.lora.rank, "targets": targets}
-    return {"train": Train.FULL}
+    if low_rank := method.low_rank:
+        targets = frozenset(low_rank.target_modules or ())
+        given = {"train": Train.LORA, "rank": low_rank.rank, "targets": targets, "dora": low_rank.use_dora}
+        if method.qlora:
+            given |= {"train": Train.QLORA, "double_quantization": method.qlora.double_quantization}
+        return given
+    if prefix := method.prefix_tuning:
+        tokens, hidden = prefix.num_virtual_tokens, prefix.projection_size or 0
+        return {"train": Train.PREFIX, "virtual_tokens": tokens, "projection": hidden}
+    if adapter := method.adapter:
+        layers = adapter.adapter_layers or 0
+        return {"train": Train.ADAPTER, "virtual_tokens": adapter.adapter_len, "adapter_layers": layers}
+    return {"train": Train.FULL, "freeze": tuple((method.full.freeze if method.full else None) or ())}
 
 
 def _sharing(distributed: Distributed | None) -> dict[str, Any]:
