@@ -140,7 +140,8 @@ def test_the_pod_ends_with_the_cause(
     run.write_deaths(deaths)
 
     def verdict() -> TrainResult:
-        return judge(run, exit_code, oom_killed=oom, stopped=False, node=0, processes_per_node=2)
+        killed = (lambda rank: StageError(ExitCode.OUT_OF_MEMORY, "…", rank)) if oom else None
+        return judge(run, exit_code, oom=killed, stopped=False, node=0, processes_per_node=2)
 
     if want is None:
         assert verdict() == RESULT

@@ -1,18 +1,16 @@
 """Who watches a run: one line per guard and per report."""
 
-import math
-
-from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.checkpoint.checkpointer import Checkpointer
-from tunewright_trainer.errors import StageError
+from tunewright_trainer.guards.divergence import DivergenceGuard
+from tunewright_trainer.guards.leak import LeakGuard
 from tunewright_trainer.hardware import Hardware
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.plan import RunPlan
 from tunewright_trainer.progress import Pace
 from tunewright_trainer.report.runlog import RunLog
 from tunewright_trainer.reporter import Reporter
-from tunewright_trainer.steps import Hooks, StepRecord
+from tunewright_trainer.steps import Hooks
 from tunewright_trainer.telemetry import Telemetry
 
 
@@ -26,7 +24,7 @@ def build_hooks(
     hardware: Hardware,
 ) -> Hooks:
     """The hooks of this rank; `telemetry` exists on rank 0 only."""
-    hooks = Hooks(step=[stop_without_a_number])
+    hooks = Hooks(step=[DivergenceGuard(config.hyperparameters.divergence).on_step, LeakGuard().on_step])
     if telemetry:
         # Before the guards: the log has the step that they end the run for.
         run_log = RunLog(Layout(config), checkpoints.completed or 0)
@@ -34,17 +32,3 @@ def build_hooks(
         hooks.end.append(run_log.close)
         hooks.step.append(Reporter(plan, pace, telemetry, checkpoints, hardware=hardware).on_step)
     return hooks
-
-
-def stop_without_a_number(record: StepRecord) -> None:
-    """End the run when the loss is no number: all ranks see the same one.
-
-    Raises:
-        StageError: DIVERGED.
-    """
-    if not math.isfinite(record.loss):
-        raise StageError(
-            ExitCode.DIVERGED,
-            f"the loss became {record.loss} at step {record.step}: lower hyperparameters.learningRate or raise "
-            "warmupRatio",
-        )

@@ -150,12 +150,26 @@ def oom_kills() -> int:
 
 
 def judge(
-    run: RunDirectory, exit_code: int, *, oom_killed: bool, stopped: bool, node: int, processes_per_node: int
+    run: RunDirectory,
+    exit_code: int,
+    *,
+    oom: Callable[[int], StageError] | None,
+    stopped: bool,
+    node: int,
+    processes_per_node: int,
 ) -> TrainResult:
     """What the pod's exit means.
 
     torchrun ends with 1 whatever happened, so the workers' own words count first; of those, a lost peer is only an
     echo of another failure. A worker that left no word was killed.
+
+    Args:
+        run: Where the workers left their words.
+        exit_code: Of the child process.
+        oom: Makes the error for a rank that was killed, if the kernel killed for memory; None if it did not.
+        stopped: Whether the pod was asked to end.
+        node: Rank of this pod.
+        processes_per_node: Workers of this pod.
 
     Raises:
         StageError: For everything but success.
@@ -171,13 +185,8 @@ def judge(
     crashed = sorted(rank for rank, code in silent.items() if rank not in spoke and code != -signal.SIGTERM)
     if root is not None:
         raise root
-    if killed and oom_killed:
-        raise StageError(
-            ExitCode.OUT_OF_MEMORY,
-            f"rank {killed[0]} was killed for using more memory than the container's limit: give resourcesPerNode more "
-            "memory, lower microBatchSize or sequenceLength, or raise zeroStage",
-            killed[0],
-        )
+    if killed and oom:
+        raise oom(killed[0])
     if crashed:
         name = signal.Signals(-silent[crashed[0]]).name
         raise StageError(

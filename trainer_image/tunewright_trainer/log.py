@@ -45,6 +45,11 @@ def info(message: str, **fields: Any) -> None:
     LOGGER.info(message, extra={"fields": fields})
 
 
+def warning(message: str, **fields: Any) -> None:
+    """As `info`, for what needs somebody's attention."""
+    LOGGER.warning(message, extra={"fields": fields})
+
+
 def _finite(value: Any) -> Any:
     """JSON has no NaN or infinity."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -70,6 +70,11 @@ class Processes:
             dist.barrier(group=self.control)
 
 
+def collective_timeout() -> int:
+    """Seconds."""
+    return int(os.environ.get(COLLECTIVE_TIMEOUT_ENV, COLLECTIVE_TIMEOUT))
+
+
 def join(*, distributed: bool) -> Processes:
     """Find out who this process is; with `distributed` join the process group: gloo on CPUs, NCCL on GPUs."""
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -80,7 +85,7 @@ def join(*, distributed: bool) -> Processes:
         return Processes(device=device)
     for name, value in ALONE:
         os.environ.setdefault(name, value)
-    timeout = timedelta(seconds=int(os.environ.get(COLLECTIVE_TIMEOUT_ENV, COLLECTIVE_TIMEOUT)))
+    timeout = timedelta(seconds=collective_timeout())
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         timeout=timeout,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import transformers
 from torch import nn
@@ -14,8 +14,10 @@ from tunewright_trainer.checkpoint import directory, resume
 from tunewright_trainer.checkpoint.checkpointer import Checkpointer
 from tunewright_trainer.data import store
 from tunewright_trainer.data.ordered import OrderedRecords
-from tunewright_trainer.data.split import DataOrder
+from tunewright_trainer.data.split import DataOrder, sample
 from tunewright_trainer.errors import PreemptedError
+from tunewright_trainer.guards.smoke import check_collectives
+from tunewright_trainer.guards.watchdog import start_watchdog
 from tunewright_trainer.hardware import measure_hardware
 from tunewright_trainer.hooks import build_hooks
 from tunewright_trainer.layout import Layout
@@ -32,8 +34,9 @@ from tunewright_trainer.plan import plan_run
 from tunewright_trainer.processes import join
 from tunewright_trainer.progress import Pace
 from tunewright_trainer.rundir import RunDirectory
-from tunewright_trainer.steps import StepRecord, StopTraining
+from tunewright_trainer.steps import EVAL_LOSS, StepRecord, StopTraining
 from tunewright_trainer.telemetry import Telemetry
+from tunewright_trainer.validation import Validation
 from tunewright_trainer.weights import save_trained
 
 
@@ -78,6 +81,10 @@ class Recipe:
         """
         config, h = self.config, self.config.hyperparameters
         self.processes = join(distributed=config.distributed is not None)
+        self.watchdog = start_watchdog(self.processes, self.run_directory)
+        self.watchdog.enter("smoke", 0)
+        check_collectives(self.processes)
+        self.watchdog.enter("setup", 0)
         self.strategy = build_strategy(config, self.processes)
         records = store.read(self.layout.train_records)
         self.plan = plan_run(h, len(records), self.strategy.data_size)
@@ -93,9 +100,12 @@ class Recipe:
         transformers.set_seed(h.seed + self.strategy.data_rank)
         device = self.processes.device
         self.strategy.wrap(self.model, lambda named: build_optimizer(named, h, device.type))
+        self.validation = self._build_validation()
         self._take_up()
         self.pace = Pace(self.plan.total_steps)
         self.hooks = build_hooks(config, self.plan, self.pace, self.telemetry, self.checkpoints, hardware=hardware)
+        self.hooks.phase.append(self.watchdog.enter)
+        self.hooks.end.append(self.watchdog.stop)
         self._announce(len(records))
 
     def train(self) -> TrainResult:
@@ -143,7 +153,7 @@ class Recipe:
             self.hooks.enter("step", self.step)
             rate = self._learning_rate()
             result = self.strategy.step(
-                micro_batches,
+                self.watchdog.follow(micro_batches),
                 self.objective,
                 units=totals.units,
                 learning_rate=rate,
@@ -151,11 +161,34 @@ class Recipe:
             )
             self.step += 1
             self.loss = result.loss
-            self.hooks.finish(self._record(result, rate, totals, clock))
+            record = self._record(result, rate, totals, clock)
+            if self._evaluates():
+                self.hooks.enter("evaluate", self.step)
+                record = replace(record, figures={**record.figures, EVAL_LOSS: self.validation.loss()})
+                # Its time is not the next step's.
+                clock.lap()
+            self.hooks.finish(record)
             self.checkpoints.poll()
             if self.step % every == 0 and self.step < self.plan.total_steps:
                 self.hooks.enter("checkpoint", self.step)
                 clock.stalled = self.checkpoints.save(self.step, self.strategy.state())
+
+    def _evaluates(self) -> bool:
+        every = self.config.evaluation.every_steps
+        return every is not None and (self.step % every == 0 or self.step == self.plan.total_steps)
+
+    def _build_validation(self) -> Validation:
+        """The held-out records that the evaluate stage will use too."""
+        evaluation, h = self.config.evaluation, self.config.hyperparameters
+        held_out = sample(store.read(self.layout.validation_records), evaluation.max_records, h.seed)
+        return Validation(
+            OrderedRecords(held_out, range(len(held_out))),
+            len(held_out),
+            h.micro_batch_size,
+            strategy=self.strategy,
+            objective=self.objective,
+            processes=self.processes,
+        )
 
     def _agree(self, micro_batches: Sequence[Batch]) -> tuple[Totals, bool]:
         """What all processes read in this step, and whether any of them was asked to stop."""

@@ -9,6 +9,7 @@ from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import config as configuration
 from tunewright_trainer import log
 from tunewright_trainer.errors import StageError, classify
+from tunewright_trainer.guards.oom import measure_process, out_of_memory
 from tunewright_trainer.imports import skip
 from tunewright_trainer.launch import die_with_parent
 from tunewright_trainer.layout import Layout
@@ -27,6 +28,8 @@ def main() -> None:
         code = ExitCode.OK
     except Exception as error:
         named = classify(error, Layout(config).outputs)
+        if named.code is ExitCode.OUT_OF_MEMORY:
+            named = out_of_memory(config, measure_process(), rank)
         if not isinstance(error, StageError):
             log.LOGGER.exception("training failed: %s", named.message)
         named.rank = rank

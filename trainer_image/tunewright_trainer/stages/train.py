@@ -9,9 +9,11 @@ from pathlib import Path
 from types import FrameType
 
 from tunewright_api.results import TrainResult
-from tunewright_api.trainer_config import TrainerConfig
+from tunewright_api.trainer_config import Rendezvous, TrainerConfig
 from tunewright_trainer import log
 from tunewright_trainer.errors import PreemptedError, not_readable
+from tunewright_trainer.guards.nccl import observe_hardware, tune
+from tunewright_trainer.guards.oom import measure_container, out_of_memory
 from tunewright_trainer.launch import (
     available_cpus,
     die_with_parent,
@@ -74,7 +76,7 @@ def _supervise(config: TrainerConfig, path: Path, run_directory: RunDirectory) -
         log.info("starting workers", node=rank, nodes=rendezvous.nodes, threads=threads)
         child = subprocess.Popen(
             worker_command(rendezvous, rank, path, timeout),
-            env=worker_environment(os.environ, run_directory.path, threads),
+            env=worker_environment(_environment(rendezvous), run_directory.path, threads),
             preexec_fn=die_with_parent,  # noqa: PLW1509 - this process has no threads
         )
         exit_code = _wait(child, run_directory, stopped_at, rendezvous.processes_per_node)
@@ -83,11 +85,19 @@ def _supervise(config: TrainerConfig, path: Path, run_directory: RunDirectory) -
     return judge(
         run_directory,
         exit_code,
-        oom_killed=oom_kills() > oom_before,
+        oom=(lambda killed: out_of_memory(config, measure_container(), killed)) if oom_kills() > oom_before else None,
         stopped=bool(stopped_at),
         node=rank,
         processes_per_node=rendezvous.processes_per_node,
     )
+
+
+def _environment(rendezvous: Rendezvous) -> dict[str, str]:
+    """The environment of the workers, with what NCCL needs; why is in the log."""
+    tuned = tune(os.environ, observe_hardware(rendezvous.nodes))
+    for name, setting in tuned.items():
+        log.info(f"{name}={setting.value}: {setting.reason}")
+    return {**os.environ, **{name: setting.value for name, setting in tuned.items()}}
 
 
 def _wait(

@@ -1,0 +1,1 @@
+"""What ends or warns a run that goes wrong: divergence, hangs, leaks, too little memory, broken collectives."""
