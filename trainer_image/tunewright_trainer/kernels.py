@@ -115,7 +115,7 @@ def look_around(device: str) -> Machine:
     """Ask the machine."""
     if device == "cpu":
         return Machine("cpu", None, flash=False, liger_models=frozenset())
-    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN  # type: ignore[import-untyped]
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
     from transformers.utils import is_flash_attn_2_available
 
     return Machine(
