@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.objectives.objective import IGNORED, Batch
+from tunewright_trainer.parallel.alignment import aligned
 from tunewright_trainer.parallel.division import PIPELINED, check_division, divide
 from tunewright_trainer.parallel.gradients import buckets, clip, squared_norm
-from tunewright_trainer.parallel.pipeline import aligned
 from tunewright_trainer.parallel.stages import StageModel
 
 PIPELINE = {"pipeline": {"stages": 2}}
@@ -231,6 +231,34 @@ def test_micro_batches_of_a_step_get_one_length() -> None:
     assert short.labels.tolist() == [[1, 1, IGNORED, IGNORED]]
     assert (short.units, short.tokens) == (1, 2)
     assert long.labels.tolist() == [[1, 1, 1, 1]]
+
+
+def test_packed_rows_are_filled_up_with_rows_that_nothing_counts() -> None:
+    few = Batch(
+        inputs={"input_ids": torch.tensor([[5, 6, 7]]), "position_ids": torch.tensor([[0, 1, 0]])},
+        labels=torch.tensor([[IGNORED, 6, IGNORED]]),
+        units=1,
+        tokens=3,
+        samples=2,
+    )
+    ids = torch.ones(2, 4, dtype=torch.long)
+    many = Batch(inputs={"input_ids": ids, "position_ids": ids}, labels=ids, units=6, tokens=8, samples=2)
+    grown, same = aligned([few, many])
+    assert grown.inputs["input_ids"].tolist() == [[5, 6, 7, 0], [0, 0, 0, 0]]
+    assert grown.inputs["position_ids"].tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
+    assert grown.labels.tolist() == [[IGNORED, 6, IGNORED, IGNORED], [IGNORED] * 4]
+    assert grown.units == 1
+    assert same.labels.tolist() == ids.tolist()
+
+
+def test_what_is_added_to_a_flat_row_is_a_sequence_of_its_own() -> None:
+    ends = torch.tensor([0, 2, 3], dtype=torch.int32)
+    flat = batch(3, cu_seq_lens_q=ends, cu_seq_lens_k=ends)
+    longest = {"max_length_q": 2, "max_length_k": 2}
+    grown, _ = aligned([replace(flat, inputs=flat.inputs | longest), batch(7)])
+    assert grown.inputs["cu_seq_lens_q"].tolist() == grown.inputs["cu_seq_lens_k"].tolist() == [0, 2, 3, 7]
+    assert (grown.inputs["max_length_q"], grown.inputs["max_length_k"]) == (4, 4)
+    assert grown.inputs["cu_seq_lens_q"].dtype == torch.int32
 
 
 def test_an_input_that_cannot_be_lengthened_is_named() -> None:

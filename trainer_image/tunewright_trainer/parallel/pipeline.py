@@ -7,7 +7,6 @@ up within a node where that is possible, and only activations travel between nod
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,16 +18,14 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from tunewright_api.names import ExitCode
 from tunewright_trainer import weights
 from tunewright_trainer.errors import StageError
-from tunewright_trainer.objectives.objective import IGNORED, Batch, Objective
+from tunewright_trainer.objectives.objective import Batch, Objective
+from tunewright_trainer.parallel.alignment import aligned
 from tunewright_trainer.parallel.gradients import clip, squared_norm, sum_over
 from tunewright_trainer.parallel.replica import restore_trainable, trainable_state
-from tunewright_trainer.parallel.stages import StageModel, padded
+from tunewright_trainer.parallel.stages import StageModel
 from tunewright_trainer.parallel.strategy import OptimizerFactory, StepResult
 from tunewright_trainer.parallel.update import Cast, evaluating, set_learning_rate
 from tunewright_trainer.processes import COLLECTIVE_TIMEOUT, COLLECTIVE_TIMEOUT_ENV, Processes
-
-_FILLERS = {"input_ids": 0, "attention_mask": 0, "position_ids": 0}
-"""What is written where a row of a micro batch is lengthened. Nothing attends to it: it is on the right."""
 
 
 class PipelineParallel:
@@ -206,22 +203,6 @@ class _Flow(nn.Module):  # type: ignore[misc]
 def _given(loss: Tensor, target: Tensor) -> Tensor:
     """The last stage's output is the loss already."""
     return loss.sum()
-
-
-def aligned(micro_batches: Sequence[Batch]) -> list[Batch]:
-    """Micro batches of one length: stages exchange tensors of one shape."""
-    names = micro_batches[0].inputs.keys()
-    if unknown := sorted(names - _FILLERS.keys()):
-        raise StageError(
-            ExitCode.INVALID_CONFIG,
-            f"distributed.pipeline cannot lengthen the model's input {unknown[0]}: use ddp, deepspeed or fsdp",
-        )
-    inputs = {name: padded([b.inputs[name] for b in micro_batches], _FILLERS[name]) for name in names}
-    labels = padded([batch.labels for batch in micro_batches], IGNORED)
-    return [
-        replace(batch, inputs={name: inputs[name][i] for name in names}, labels=labels[i])
-        for i, batch in enumerate(micro_batches)
-    ]
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -6,7 +6,6 @@ architecture. What an architecture does between embedding and first layer would 
 `division.PIPELINED` lists those that do nothing there, and a test compares each with the undivided model.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -88,9 +87,3 @@ class Fed(nn.Module):  # type: ignore[misc]
 
 def _fed(inputs: dict[str, Any], received: Tensor) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if name != "input_ids"} | {"inputs_embeds": received}
-
-
-def padded(tensors: Sequence[Tensor], filler: int) -> list[Tensor]:
-    """Tensors of shape (rows, length) padded on the right to the longest."""
-    longest = max(tensor.shape[1] for tensor in tensors)
-    return [nn.functional.pad(tensor, (0, longest - tensor.shape[1]), value=filler) for tensor in tensors]
