@@ -150,6 +150,13 @@ class Evaluation(Model):
         le=100_000,
         description="Held-out records to evaluate at most; of more, hyperparameters.seed picks a random sample.",
     )
+    every_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Optimizer steps between two looks at the loss on these records while training; the last step is "
+        "always one. None if absent.",
+    )
     max_new_tokens: int = Field(default=64, ge=1, le=4096, description="Tokens to generate for each record.")
     metrics: list[MetricName] | None = Field(
         default=None,

@@ -96,6 +96,22 @@ def test_only_the_loss_generates_nothing(job: Callable[..., Job], tmp_path: Path
     assert result["samples"] == []
 
 
+@pytest.mark.slow
+def test_the_loss_on_held_out_records_while_training_is_that_of_the_evaluation(job: Callable[..., Job]) -> None:
+    made = job(
+        hyperparameters={"maxSteps": 5},
+        dataset={"validationPercent": 30},
+        evaluation={"everySteps": 2, "metrics": ["Loss"]},
+    )
+    made.must("prepare", "train")
+    steps = [json.loads(line) for line in (made.work / "steps.jsonl").read_text().splitlines()]
+    losses = {step["step"]: step["figures"]["evalLoss"] for step in steps if "evalLoss" in step["figures"]}
+    assert list(losses) == [2, 4, 5]
+    (pair,) = made.must("evaluate")["evaluate"]["metrics"]
+    assert losses[5] == pytest.approx(pair["tuned"], rel=1e-4)
+    assert losses[5] < losses[2] < pair["base"]
+
+
 def test_what_cannot_be_evaluated_is_told_before_training(job: Callable[..., Job], tmp_path: Path) -> None:
     finished = job(evaluation={"metrics": ["Accuracy"]}).run("prepare")
     assert finished.code == ExitCode.INVALID_CONFIG, finished.describe()

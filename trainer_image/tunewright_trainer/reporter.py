@@ -43,8 +43,7 @@ class Reporter:
         self._telemetry.observe_step(record, self._hardware.utilisation.of(record))
         log.info(
             f"step {record.step}/{record.total_steps}",
-            **progress.to_dict(),
+            **{**record.figures, **progress.to_dict()},
             gradNorm=record.grad_norm,
             seconds=round(record.seconds, 4),
-            **record.figures,
         )

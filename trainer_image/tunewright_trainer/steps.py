@@ -85,7 +85,8 @@ class Hooks:
     all ranks share (loss, grad_norm, step) raises on all of them together.
 
     Attributes:
-        phase: Told what the process is about to do, and at which step: `batch`, `agree`, `step`, `checkpoint`, `save`.
+        phase: Told what the process is about to do, and at which step: `batch`, `agree`, `step`, `evaluate`,
+            `checkpoint`, `save`.
         step: Told of every finished step.
         end: Called once when the loop is left, also after an error: to close files.
     """
