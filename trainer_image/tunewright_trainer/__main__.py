@@ -24,9 +24,12 @@ _EPILOG = f"""\
 stages, in order:
   prepare   check the base model and every line of the dataset, split it, tokenize it
   train     LoRA or full fine-tuning under torchrun; resumes from the newest checkpoint; /metrics, /progress
-  evaluate  loss, perplexity, ROUGE-L and exact match of the base and the tuned model on the held-out records
-  export    merge, write safetensors and a manifest with SHA-256 digests, remove the work directory
+  evaluate  figures of the base and the tuned model on the held-out records, by a judge, on benchmarks
+  export    merge, write safetensors, a report and a manifest with SHA-256 digests, remove the work directory
   verify    recompute the digest of an exported artifact (its config: artifact, digest)
+
+besides:
+  config    print the run as a configuration file of accelerate or DeepSpeed (see config --help)
 
 The result, or the reason of a failure, is one JSON object in $TERMINATION_LOG_PATH (/dev/termination-log).
 
@@ -118,6 +121,11 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: run the stage, leave the termination message, exit with a named code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if list(argv[:1]) == ["config"]:
+        from tunewright_trainer import print_config
+
+        sys.exit(print_config.main(argv[1:]))
     arguments = build_parser().parse_args(argv)
     stage = Stage(arguments.stage)
     log.setup(stage=stage.value)
