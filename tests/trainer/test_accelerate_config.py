@@ -10,7 +10,9 @@ import pytest
 from tests.trainer.support import Job
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer.__main__ import main
 from tunewright_trainer.accelerate_config import accelerate_config
+from tunewright_trainer.deepspeed_config import deepspeed_config
 from tunewright_trainer.errors import StageError
 
 COMMON = {
@@ -102,3 +104,35 @@ def test_a_pipeline_is_refused(job: Callable[..., Job]) -> None:
     with pytest.raises(StageError, match="does not start a pipeline") as caught:
         accelerate_config(parse(job, {"pipeline": {"stages": 2}}), "cuda")
     assert caught.value.code is ExitCode.INVALID_CONFIG
+
+
+def printed(capsys: pytest.CaptureFixture[str], path: Path, launcher: str) -> tuple[object, str]:
+    """Exit code and what `tunewright-trainer config` wrote."""
+    with pytest.raises(SystemExit) as caught:
+        main(["config", launcher, "--config", str(path)])
+    written = capsys.readouterr()
+    return caught.value.code, written.out or written.err
+
+
+def test_the_command_prints_the_file_of_either_launcher(
+    job: Callable[..., Job], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.json"
+    config = parse(job, {"deepspeed": {"zeroStage": 2}})
+    path.write_text(json.dumps(config.to_dict()))
+    code, text = printed(capsys, path, "accelerate")
+    assert (code, json.loads(text)) == (0, accelerate_config(config, "cuda"))
+    code, text = printed(capsys, path, "deepspeed")
+    assert (code, json.loads(text)) == (0, deepspeed_config(config, "cuda"))
+
+
+def test_the_command_says_why_there_is_no_file(
+    job: Callable[..., Job], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(parse(job, {"fsdp": {}}).to_dict()))
+    code, text = printed(capsys, path, "deepspeed")
+    assert code == ExitCode.INVALID_CONFIG
+    assert text == (
+        "the run does not use DeepSpeed: there is a file for accelerate only, or set distributed.deepspeed\n"
+    )
