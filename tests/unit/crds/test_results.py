@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewright_api.evaluation import MetricName, Sample
-from tunewright_api.results import MAX_MESSAGE_BYTES, EvaluateResult, MetricPair, Outcome, StageResult
+from tunewright_api.results import MAX_MESSAGE_BYTES, EvaluateResult, MetricPair, Outcome, StageResult, TaskPair
 
 samples = st.lists(st.builds(Sample, prompt=st.text(), base=st.text(), tuned=st.text()), max_size=5)
 
 
-@given(message=st.text(), answers=samples, repeat=st.integers(1, 500))
-def test_a_result_fits_into_a_termination_message(message: str, answers: list[Sample], repeat: int) -> None:
+@given(message=st.text(), answers=samples, repeat=st.integers(1, 500), tasks=st.integers(0, 8))
+def test_a_result_fits_into_a_termination_message(message: str, answers: list[Sample], repeat: int, tasks: int) -> None:
     def stretch(text: str) -> str:
         return (text * repeat)[:8000]
 
@@ -19,7 +19,12 @@ def test_a_result_fits_into_a_termination_message(message: str, answers: list[Sa
     result = StageResult(
         outcome=Outcome.SUCCEEDED,
         message=message * repeat,
-        evaluate=EvaluateResult(records=3, metrics=metrics, samples=long),
+        evaluate=EvaluateResult(
+            records=3,
+            metrics=metrics,
+            samples=long,
+            tasks=[TaskPair(task="t" * 100, metric="m" * 100, base=0.123456, tuned=0.654321) for _ in range(tasks)],
+        ),
     )
     text = result.to_message()
     assert len(text.encode()) <= MAX_MESSAGE_BYTES
