@@ -52,6 +52,18 @@ class CheckpointStatus(StatusModel):
     step: int = Field(ge=0, description="Optimizer step at which it was saved.")
 
 
+class EstimateStatus(StatusModel):
+    """What training will need, from the numbers of the model and the settings of the job."""
+
+    memory_per_device: Text = Field(description="Memory of each GPU, or of each process without GPUs, such as 20.6Gi.")
+    gpu_memory: Text | None = Field(
+        default=None,
+        description="Memory that each GPU has, if scheduling.nodeSelector tells it with nvidia.com/gpu.memory or "
+        "nvidia.com/gpu.product.",
+    )
+    fits: bool | None = Field(default=None, description="Whether it fits; absent if gpuMemory is.")
+
+
 class DatasetStatus(StatusModel):
     """What the prepare stage found."""
 
@@ -111,6 +123,7 @@ class FineTuneJobStatus(StatusModel):
     start_time: Text | None = Field(default=None, description="When the first stage was created (RFC 3339).")
     completion_time: Text | None = Field(default=None, description="When the job ended (RFC 3339).")
     dataset: DatasetStatus | None = Field(default=None, description="What the prepare stage found.")
+    estimate: EstimateStatus | None = Field(default=None, description="Memory that training will need.")
     progress: JobProgress | None = Field(default=None, description="How far the training is.")
     last_checkpoint: CheckpointStatus | None = Field(default=None, description="The newest complete checkpoint.")
     restarts: list[Restart] = Field(

@@ -39,6 +39,13 @@ class Outcome(StrEnum):
     FAILED = "Failed"
 
 
+class MemoryEstimate(StatusModel):
+    """What training will need on each device, by `tunewright_api.estimate`."""
+
+    device_bytes: int
+    advice: list[str] = Field(default_factory=list, description="The settings that would save most, with how much.")
+
+
 class PrepareResult(StatusModel):
     """The dataset, as it will be trained on: records = train + validation + dropped + quarantined."""
 
@@ -51,6 +58,7 @@ class PrepareResult(StatusModel):
     quarantined: int = 0
     notes: list[str] = Field(default_factory=list)
     digest: Digest
+    estimate: MemoryEstimate | None = None
 
 
 class TrainResult(StatusModel):

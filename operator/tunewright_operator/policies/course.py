@@ -11,7 +11,7 @@ from itertools import count
 
 from tunewright_api.evaluation import MetricResult
 from tunewright_api.finetunejob import FineTuneJobSpec
-from tunewright_api.finetunejob_status import Restart
+from tunewright_api.finetunejob_status import EstimateStatus, Restart
 from tunewright_api.names import Stage
 from tunewright_api.results import StageResult
 from tunewright_operator.observe.jobs import Jobs, JobState, JobView, Orphans
@@ -19,6 +19,7 @@ from tunewright_operator.observe.pods import PodView
 from tunewright_operator.policies.failure import Failure, describe_failure
 from tunewright_operator.policies.gates import gate_failure, judge
 from tunewright_operator.policies.loss import Loss, find_loss, find_orphaned, vanished
+from tunewright_operator.policies.memory import judge_memory, memory_failure
 from tunewright_operator.policies.restart import forget_from, recall, remember, restart_refusal
 
 # How often a stage runs again because nobody could read its result.
@@ -52,6 +53,7 @@ class Course:
     waits_for_result: bool = False
     # Pods without a Job that still run: nothing starts beside them.
     leaving: tuple[PodView, ...] = ()
+    estimate: EstimateStatus | None = None
     evaluation: tuple[MetricResult, ...] = field(default=())
 
     @property
@@ -152,6 +154,8 @@ def _finish(course: Course, spec: FineTuneJobSpec, repeated: Sequence[str], now:
         failure = _unreadable(job) or _lost_too_often(job, repeated)
         return replace(course, failure=failure) if failure else replace(course, repeat=job)
     course = replace(course, ended=(*course.ended, StageEnd(stage, job, result)))
+    if result.prepare and (estimate := result.prepare.estimate):
+        course = replace(course, estimate=judge_memory(spec, estimate), failure=memory_failure(spec, estimate))
     if stage is Stage.EVALUATE and result.evaluate:
         gates = spec.evaluation.gates or ()
         evaluation = judge(result.evaluate.metrics, gates)

@@ -90,6 +90,8 @@ def record(
         update["last_checkpoint"] = newest_checkpoint(status.last_checkpoint, report.checkpoint_step)
     for end in course.ended:
         update |= _findings(status.model_copy(update=update), end)
+    if course.estimate:
+        update["estimate"] = course.estimate
     if course.evaluation:
         update["evaluation"] = list(course.evaluation)
     return status.model_copy(update=update)
