@@ -17,13 +17,17 @@ from tunewright_trainer.errors import StageError
 from tunewright_trainer.objectives import likelihood
 from tunewright_trainer.objectives.contrastive import contrastive_sum, segments_of
 from tunewright_trainer.objectives.distillation import Distillation
-from tunewright_trainer.objectives.dpo import REFERENCE, Dpo, dpo_sum, reference_log_probs
+from tunewright_trainer.objectives.dpo import REFERENCE, Dpo, answer_log_probs, dpo_sum
 from tunewright_trainer.objectives.ewc import ElasticWeights, LoraAnchor, anchors_of, estimate_fisher
 from tunewright_trainer.objectives.forward import bare, predict, skips_positions
 from tunewright_trainer.objectives.likelihood import cross_entropy_sum, softened_kl_sum, token_log_probs
 from tunewright_trainer.objectives.objective import IGNORED, Batch
+from tunewright_trainer.objectives.reference import ReferencedPairs, measure_reference
 from tunewright_trainer.objectives.supervised import Supervised
+from tunewright_trainer.parallel.single import Single
 from tunewright_trainer.parallel.update import casting
+from tunewright_trainer.processes import Processes
+from tunewright_trainer.validation import uncounted
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 CPU = torch.device("cpu")
@@ -235,7 +239,7 @@ class TestDpo:
 
     def test_is_log_2_per_pair_for_the_model_it_starts_from(self, tiny_model: Path) -> None:
         model, batch = load(tiny_model), make_batch([12, 9, 10, 7])
-        batch = with_reference(batch, reference_log_probs(model, batch))
+        batch = with_reference(batch, answer_log_probs(model, batch).detach())
         objective = Dpo(beta=0.1, label_smoothing=0.0)
         assert objective.loss(model, batch).item() == pytest.approx(2 * np.log(2), rel=1e-6)
         assert objective.figures() == pytest.approx(
@@ -260,14 +264,44 @@ class TestDpo:
         loss = Dpo(beta=beta, label_smoothing=0.0).loss(model, with_reference(batch, reference))
         np.testing.assert_allclose(gradient(loss, weight).numpy(), expected, atol=1e-5)
 
-    def test_the_reference_of_an_adapter_is_the_base_model(self, tiny_model: Path) -> None:
-        batch = make_batch([12, 9])
-        base = reference_log_probs(load(tiny_model), batch)
+    def test_the_reference_is_the_base_model_measured_once(self, tiny_model: Path, tmp_path: Path) -> None:
+        """Of an adapter that is no longer at its start, as at a resume without the file, it is the base model, too."""
+        pairs, cache = FivePairs(), tmp_path / "reference.npy"
+        with torch.no_grad():
+            expected = torch.cat(
+                [answer_log_probs(load(tiny_model), pairs.batch(range(i, i + 1))) for i in range(5)], 1
+            )
         adapted = disturbed(with_lora(load(tiny_model)), trainable=True)
-        torch.testing.assert_close(reference_log_probs(adapted, batch), base)
-        assert not torch.allclose(
-            token_log_probs(predict(adapted, batch).logits, predict(adapted, batch).targets).sum(1), base.flatten()
-        )
+        assert not torch.allclose(answer_log_probs(adapted, pairs.batch(range(5))), expected)
+        strategy = Single(CPU, casting(CPU, None), scales_loss=False)
+        strategy.wrap(adapted, lambda named: torch.optim.SGD([p for _, p in named if p.requires_grad]))
+
+        def measure() -> torch.Tensor:
+            return measure_reference(
+                pairs, 5, cache, model=adapted, micro_batch=2, strategy=strategy, processes=Processes(CPU)
+            )
+
+        torch.testing.assert_close(measure(), expected)
+        disturbed(adapted)
+        torch.testing.assert_close(measure(), expected)
+        referenced = ReferencedPairs(pairs, measure()).batch(range(1, 3))
+        torch.testing.assert_close(referenced.extra[REFERENCE], expected[:, [3, 2]])
+
+    def test_a_batch_that_does_not_count_has_no_loss(self, tiny_model: Path) -> None:
+        batch = uncounted(with_reference(make_batch([12, 9]), torch.full((2, 1), -3.0)))
+        assert Dpo(beta=0.1, label_smoothing=0.0).loss(load(tiny_model), batch).item() == 0
+
+
+class FivePairs:
+    """Five pairs of different lengths; their order is used where a batch is joined with its reference."""
+
+    order = (4, 3, 2, 1, 0)
+
+    def batch(self, positions: range) -> Batch:
+        """Pair p has answers that end at 8 + p and 13 - p."""
+        seeds = [*positions, *(100 + p for p in positions)]
+        batch = make_batch([8 + p for p in positions] + [13 - p for p in positions], seeds=seeds)
+        return Batch(batch.inputs, batch.labels, len(positions), batch.tokens, len(positions))
 
 
 class TestEwc:
@@ -425,13 +459,13 @@ def disturbed(model: Any, *, trainable: bool = False) -> Any:
     return model
 
 
-def make_batch(lengths: list[int], first: int = 0) -> Batch:
+def make_batch(lengths: list[int], first: int = 0, seeds: list[int] | None = None) -> Batch:
     """Rows of these lengths, padded; the tokens from the fifth one on are the assistant's."""
     longest = max(lengths)
     ids = torch.zeros((len(lengths), longest), dtype=torch.long)
     mask, labels = ids.clone(), torch.full_like(ids, IGNORED)
     for row, length in enumerate(lengths):
-        generator = torch.Generator().manual_seed(first + row)
+        generator = torch.Generator().manual_seed(seeds[row] if seeds else first + row)
         ids[row, :length] = torch.randint(0, 100, (length,), generator=generator)
         mask[row, :length] = 1
         labels[row, 4:length] = ids[row, 4:length]

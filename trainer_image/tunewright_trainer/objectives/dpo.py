@@ -9,9 +9,6 @@ conservative DPO (Mitchell 2023, "A note on DPO with noisy preferences & relatio
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
-import torch
 from torch import Tensor, nn
 
 from tunewright_trainer.objectives.figures import Means
@@ -34,6 +31,8 @@ class Dpo:
         """Sum over the pairs of the micro batch: an fp32 scalar."""
         rewards = self.beta * (answer_log_probs(model, batch) - batch.extra[REFERENCE])
         margins = rewards[0] - rewards[1]
+        if not batch.units:  # a forward pass for the others' sake
+            return margins.sum() * 0
         loss = dpo_sum(margins, self.label_smoothing)
         self._means.add(
             batch.units,
@@ -63,10 +62,3 @@ def answer_log_probs(model: nn.Module, batch: Batch) -> Tensor:
     """log p(answer | prompt) of shape (2, pairs), fp32: chosen, then rejected."""
     predictions = predict(model, batch)
     return token_log_probs(predictions.logits, predictions.targets).sum(dim=1).view(2, -1)
-
-
-def reference_log_probs(model: nn.Module, batch: Batch) -> Tensor:
-    """As `answer_log_probs`, of the model without its adapter, without a gradient."""
-    without_adapter = getattr(model, "disable_adapter", nullcontext)
-    with torch.no_grad(), without_adapter():
-        return answer_log_probs(model, batch)
