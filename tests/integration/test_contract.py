@@ -157,6 +157,55 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         ("precision", '"BF16", "FP16", "FP32", "FP8"'),
     ),
     ("ZeRO-4", job, put("spec.distributed.deepspeed.zeroStage", 4), ("zeroStage", '"0", "1", "2", "3"')),
+    (
+        "two parallelisms",
+        job,
+        put("spec.distributed.ddp", {}),
+        ("spec.distributed", "exactly one of `ddp: {}`", "`pipeline: {stages: 2}`"),
+    ),
+    (
+        "weights that no stage shards, moved away",
+        job,
+        put("spec.distributed.deepspeed.offloadParameters", "CPU"),
+        ("offloadParameters", "set zeroStage to 3"),
+    ),
+    (
+        "NVMe without a disk",
+        job,
+        put("spec.distributed.deepspeed", {"zeroStage": 3, "offloadOptimizer": "NVMe"}),
+        ("deepspeed.nvme: {size", "only then"),
+    ),
+    (
+        "three stages for two processes",
+        job,
+        both(
+            put("spec.distributed", {"pipeline": {"stages": 3}}),
+            put("spec.hyperparameters.gradientAccumulationSteps", 8),
+        ),
+        ("distributed.pipeline.stages must divide the number of processes",),
+    ),
+    (
+        "fewer micro batches than stages",
+        job,
+        put("spec.distributed", {"pipeline": {"stages": 2}}),
+        ("set hyperparameters.gradientAccumulationSteps",),
+    ),
+    (
+        "preferences through a pipeline",
+        job,
+        both(
+            put("spec.distributed", {"pipeline": {"stages": 2}}),
+            put("spec.hyperparameters.gradientAccumulationSteps", 2),
+            put("spec.objective", {"dpo": {}}),
+        ),
+        ("distributed.pipeline gives only its last stage what dpo",),
+    ),
+    (
+        "FP16 with FSDP2",
+        job,
+        both(put("spec.distributed", {"fsdp": {}}), put("spec.hyperparameters.precision", "FP16")),
+        ("distributed.fsdp and distributed.pipeline compute in BF16 or FP32",),
+    ),
     ("two nodes that do not share", job, drop("spec.distributed"), ("spec", "deepspeed: {zeroStage: 0..3}")),
     (
         "eight GPUs in one process",
@@ -265,6 +314,12 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         job,
         put("spec.hyperparameters.torchCompile", True),
         ("torchCompile works with one process", "set it to false"),
+    ),
+    (
+        "stopping early without looking",
+        job,
+        put("spec.hyperparameters.earlyStopping", {"patience": 2}),
+        ("hyperparameters.earlyStopping looks at the loss", "evaluation.everySteps"),
     ),
     (
         "an adapter that is pruned",
@@ -561,6 +616,24 @@ RIGHT: list[tuple[str, Callable[[], Object], Change]] = [
         service,
         both(put("spec.engine.tensorParallelSize", 8), put("spec.resources", {"nvidia.com/gpu": 8})),
     ),
+    (
+        "a pipeline over the GPUs of two nodes",
+        job,
+        both(
+            put("spec.distributed", {"pipeline": {"stages": 16}}),
+            put("spec.hyperparameters.gradientAccumulationSteps", 32),
+            put("spec.resourcesPerNode", {"nvidia.com/gpu": 8}),
+        ),
+    ),
+    (
+        "everything on NVMe",
+        job,
+        put(
+            "spec.distributed.deepspeed",
+            {"zeroStage": 3, "offloadOptimizer": "NVMe", "offloadParameters": "NVMe", "nvme": {"size": "1Ti"}},
+        ),
+    ),
+    ("FSDP2 with all defaults", job, put("spec.distributed", {"fsdp": {}})),
     ("a job that makes version 1.0", job, put("spec.output.version", "1.0")),
     (
         "version 1.0",
