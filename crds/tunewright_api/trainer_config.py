@@ -82,6 +82,7 @@ class Rendezvous(Model):
 
     nodes: int = Field(ge=1, description="Pods.")
     processes_per_node: int = Field(ge=1, description="Processes per pod.")
+    gpus_per_node: int = Field(default=0, ge=0, description="GPUs that each training pod asks for.")
     address: str = Field(
         default="127.0.0.1",
         description="Host name of the pod with rank 0, unless the environment variable "

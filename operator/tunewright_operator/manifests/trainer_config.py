@@ -22,7 +22,7 @@ from tunewright_api.trainer_config import (
 from tunewright_api.uris import ClaimPath, hub_id, is_pvc, parse_pvc
 from tunewright_operator.manifests.common import child_metadata
 from tunewright_operator.manifests.finetunejob_names import config_name
-from tunewright_operator.manifests.resources import processes_per_node
+from tunewright_operator.manifests.resources import gpus_per_node, processes_per_node
 
 Manifest = dict[str, Any]
 
@@ -39,7 +39,11 @@ def build_trainer_config(owner: Manifest, spec: FineTuneJobSpec, *, port: int = 
         method=spec.method,
         hyperparameters=spec.hyperparameters,
         distributed=spec.distributed,
-        rendezvous=Rendezvous(nodes=spec.num_nodes, processes_per_node=processes_per_node(spec)),
+        rendezvous=Rendezvous(
+            nodes=spec.num_nodes,
+            processes_per_node=processes_per_node(spec),
+            gpus_per_node=gpus_per_node(spec.resources_per_node),
+        ),
         checkpoint=spec.checkpoint,
         evaluation=spec.evaluation,
         evaluation_inputs=_evaluation_inputs(spec.evaluation),

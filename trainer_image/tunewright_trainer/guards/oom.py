@@ -1,16 +1,14 @@
 """Out of memory: how much was in use, and the three settings that would help most, from the memory estimate."""
 
-import json
 import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunewright_api.estimate import UnknownModelError, estimate_memory, read_settings, read_shape
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.errors import StageError
-from tunewright_trainer.layout import Layout
+from tunewright_trainer.estimate import SHOWN, describe, estimate_run, gib
 
 _CGROUP = Path("/sys/fs/cgroup")
 _PEAK = (_CGROUP / "memory.peak", _CGROUP / "memory/memory.max_usage_in_bytes")
@@ -44,8 +42,8 @@ class Usage:
         """`78.1 GiB of 79.2 GiB of the GPU were in use`."""
         if self.peak is None:
             return f"the memory of {self.where} was not enough"
-        of = f" of {_gib(self.limit)}" if self.limit else ""
-        return f"{_gib(self.peak)}{of} of {self.where} were in use"
+        of = f" of {gib(self.limit)}" if self.limit else ""
+        return f"{gib(self.peak)}{of} of {self.where} were in use"
 
 
 def measure_process() -> Usage:
@@ -76,26 +74,13 @@ def out_of_memory(config: TrainerConfig, usage: Usage, rank: int | None = None) 
     )
 
 
-def what_helps(config: TrainerConfig, *, gpu: bool, count: int = 3) -> list[str]:
+def what_helps(config: TrainerConfig, *, gpu: bool) -> list[str]:
     """The settings that would save most per device, with how much."""
-    rendezvous = config.rendezvous
-    settings = read_settings(
-        config.method,
-        config.hyperparameters,
-        config.distributed,
-        processes=rendezvous.nodes * rendezvous.processes_per_node,
-        gpu=gpu,
-    )
     try:
-        shape = read_shape(json.loads((Layout(config).base_model / "config.json").read_bytes()))
-    except (OSError, ValueError, UnknownModelError):
-        return list(_GENERAL[:count])
-    advice = estimate_memory(shape, settings).advice[:count]
-    return [f"{one.setting} (about {_gib(one.saves)} less)" for one in advice] or list(_GENERAL[:count])
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+        advice = estimate_run(config, gpu=gpu).advice[:SHOWN]
+    except (OSError, ValueError):
+        advice = ()
+    return [describe(one) for one in advice] or list(_GENERAL)
 
 
 def _read(files: tuple[Path, ...]) -> int | None:
