@@ -15,6 +15,7 @@ from tunewright_trainer.data.records import Problem, Record, invalid_data, read_
 from tunewright_trainer.data.split import split
 from tunewright_trainer.data.tokens import ChatEncoder, Encoded, load_encoder
 from tunewright_trainer.errors import StageError, not_readable
+from tunewright_trainer.estimate import report_estimate
 from tunewright_trainer.evaluation.compare import plan_figures
 from tunewright_trainer.files import replace_directory
 from tunewright_trainer.layout import Layout
@@ -66,6 +67,7 @@ def run(config: TrainerConfig) -> PrepareResult:
         validation=len(validation),
         truncated=sum(encoded.truncated for _, encoded in pairs),
         digest="sha256:" + sha256_file(source),
+        estimate=report_estimate(config),
     )
     log.info("dataset ready", **result.to_dict())
     return result
