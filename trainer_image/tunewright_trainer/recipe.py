@@ -21,11 +21,12 @@ from tunewright_trainer.guards.watchdog import start_watchdog
 from tunewright_trainer.hardware import measure_hardware
 from tunewright_trainer.hooks import build_hooks
 from tunewright_trainer.layout import Layout
-from tunewright_trainer.loader import Loader, Share
+from tunewright_trainer.loader import BatchSource, Loader, Share
 from tunewright_trainer.memory import held_bytes
 from tunewright_trainer.methods.build import build_model
 from tunewright_trainer.objectives.build import build_objective
 from tunewright_trainer.objectives.objective import Batch
+from tunewright_trainer.objectives.reference import ReferencedPairs, measure_reference
 from tunewright_trainer.optim.optimizer import build_optimizer
 from tunewright_trainer.optim.schedule import learning_rate
 from tunewright_trainer.parallel.build import build_strategy
@@ -88,7 +89,8 @@ class Recipe:
         self.strategy = build_strategy(config, self.processes)
         records = store.read(self.layout.train_records)
         self.plan = plan_run(h, len(records), self.strategy.data_size)
-        self.source = OrderedRecords(records, DataOrder(len(records), h.seed))
+        ordered = OrderedRecords(records, DataOrder(len(records), h.seed))
+        self.source: BatchSource = ordered
         self.share = Share(
             self.strategy.data_rank, self.strategy.data_size, h.micro_batch_size, h.gradient_accumulation_steps
         )
@@ -100,6 +102,8 @@ class Recipe:
         transformers.set_seed(h.seed + self.strategy.data_rank)
         device = self.processes.device
         self.strategy.wrap(self.model, lambda named: build_optimizer(named, h, device.type))
+        if config.objective.dpo:
+            self.source = self._with_reference(ordered, "train")
         self.validation = self._build_validation()
         self._take_up()
         self.pace = Pace(self.plan.total_steps)
@@ -181,14 +185,30 @@ class Recipe:
         """The held-out records that the evaluate stage will use too."""
         evaluation, h = self.config.evaluation, self.config.hyperparameters
         held_out = sample(store.read(self.layout.validation_records), evaluation.max_records, h.seed)
+        ordered = OrderedRecords(held_out, range(len(held_out)))
+        measures = self.config.objective.dpo and evaluation.every_steps
+        source: BatchSource = self._with_reference(ordered, "validation") if measures else ordered
         return Validation(
-            OrderedRecords(held_out, range(len(held_out))),
+            source,
             len(held_out),
             h.micro_batch_size,
             strategy=self.strategy,
             objective=self.objective,
             processes=self.processes,
         )
+
+    def _with_reference(self, pairs: OrderedRecords, name: str) -> ReferencedPairs:
+        """DPO's pairs, with what the model says about them before it is trained."""
+        reference = measure_reference(
+            OrderedRecords(pairs.records, range(len(pairs.records))),
+            len(pairs.records),
+            self.layout.work / f"reference-{name}.npy",
+            model=self.model,
+            micro_batch=self.config.hyperparameters.micro_batch_size,
+            strategy=self.strategy,
+            processes=self.processes,
+        )
+        return ReferencedPairs(pairs, reference)
 
     def _agree(self, micro_batches: Sequence[Batch]) -> tuple[Totals, bool]:
         """What all processes read in this step, and whether any of them was asked to stop."""
