@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from tests.trainer.cut_model import cut_model
 from tests.trainer.support import make_job, real_model, write_tiny_model
@@ -24,6 +25,7 @@ def recipe(root: Path, path: Path, **overrides: Any) -> Recipe:
     """A run that is set up: fp32, full fine-tuning, records of about 60 tokens."""
     job = make_job(root / "job", path, method={"full": {}}, **overrides)
     job.must("prepare")
+    transformers.utils.logging.disable_progress_bar()
     (root / "run").mkdir()
     made = Recipe(TrainerConfig.model_validate(job.config), RunDirectory(root / "run"), None)
     made.setup()
