@@ -46,6 +46,13 @@ class AttentionBackend(StrEnum):
     FLASH_ATTENTION_2 = "FlashAttention2"
 
 
+class EarlyStopping(Model):
+    """End the run when the loss on held-out records no longer falls. The weights of the last step are kept."""
+
+    patience: int = Field(ge=1, le=1000, description="Evaluations in a row that may be no better before training ends.")
+    min_delta: float = Field(default=0.0, ge=0, le=100, description="A loss is better if lower by more than this.")
+
+
 class Hyperparameters(Model):
     """The optimisation: AdamW over epochs or steps. The global batch is microBatchSize x
     gradientAccumulationSteps x processes."""
@@ -131,6 +138,10 @@ class Hyperparameters(Model):
         default=None,
         description="End the run when the smoothed loss leaves its minimum for good; only a loss that is no number "
         "ends it if absent.",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None,
+        description="End the run when the loss that evaluation.everySteps asks for no longer falls; never if absent.",
     )
     seed: int = Field(
         default=42,

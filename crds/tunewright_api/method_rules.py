@@ -1,4 +1,4 @@
-"""What goes together with which method: rules of FineTuneJobSpec, checked by the apiserver."""
+"""What goes together with which method and optimisation: rules of FineTuneJobSpec, checked by the apiserver."""
 
 from tunewright_api.base import Rule
 
@@ -44,5 +44,10 @@ METHOD_RULES = (
     Rule(
         "!self.hyperparameters.torchCompile || !has(self.distributed) || has(self.distributed.ddp)",
         "hyperparameters.torchCompile works with one process and with distributed.ddp: set it to false",
+    ),
+    Rule(
+        "!has(self.hyperparameters.earlyStopping) || (has(self.evaluation) && has(self.evaluation.everySteps))",
+        "hyperparameters.earlyStopping looks at the loss on held-out records while training: say how often in "
+        "evaluation.everySteps",
     ),
 )

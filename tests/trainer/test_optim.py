@@ -1,6 +1,7 @@
 """Optimizer, its groups and the learning rate: laws, and numbers worked out by hand."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -8,12 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tunewright_api.hyperparameters import Hyperparameters, Scheduler
+from tests.trainer.support import Job
+from tunewright_api.hyperparameters import EarlyStopping, Hyperparameters, Scheduler
 from tunewright_api.hyperparameters import Optimizer as OptimizerName
 from tunewright_trainer.optim import optimizer as optimizer_module
+from tunewright_trainer.optim.early_stopping import EarlyStop, Patience
 from tunewright_trainer.optim.groups import decay_groups
 from tunewright_trainer.optim.optimizer import build_optimizer
 from tunewright_trainer.optim.schedule import learning_rate
+from tunewright_trainer.steps import StepRecord, StopTraining
 
 # --- the learning rate --------------------------------------------------------------------------
 
@@ -54,6 +58,100 @@ def test_it_rises_to_its_peak_and_falls_but_never_to_zero(scheduler: Scheduler, 
 @given(st.sampled_from(Scheduler), RUNS, st.floats(1e-8, 1))
 def test_it_is_proportional_to_its_peak(scheduler: Scheduler, run: tuple[int, int], peak: float) -> None:
     assert curve(scheduler, *run, peak=peak) == pytest.approx([peak * rate for rate in curve(scheduler, *run)])
+
+
+# --- early stopping -----------------------------------------------------------------------------
+
+
+def after(losses: Sequence[float], rule: EarlyStopping) -> Patience:
+    patience = Patience()
+    for loss in losses:
+        patience = patience.after(loss, rule)
+    return patience
+
+
+@pytest.mark.parametrize(
+    ("losses", "want"),
+    [
+        pytest.param([3.0, 2.0, 1.0], Patience(1.0, 0), id="it falls"),
+        pytest.param([1.0, 2.0, 1.0], Patience(1.0, 2), id="as low as before is not better"),
+        pytest.param([1.0, 0.95, 0.85], Patience(0.85, 0), id="small steps add up against the best that counted"),
+        pytest.param([1.0, math.nan], Patience(1.0, 1), id="no number is not better"),
+    ],
+)
+def test_patience(losses: list[float], want: Patience) -> None:
+    assert after(losses, EarlyStopping(patience=5, min_delta=0.1)) == want
+
+
+LOSSES = st.lists(st.floats(0, 10), min_size=1, max_size=30)
+
+
+@given(LOSSES, st.integers(1, 5), st.floats(0, 1))
+def test_a_loss_that_falls_by_more_than_the_least_at_every_evaluation_never_stops(
+    falls: list[float], patience: int, least: float
+) -> None:
+    rule = EarlyStopping(patience=patience, min_delta=least)
+    losses = [1000.0]
+    for fall in falls:
+        losses.append(losses[-1] - least - fall - 1e-6)
+    assert not after(losses, rule).exhausted(rule)
+
+
+@given(LOSSES, st.integers(1, 5), st.floats(0, 1))
+def test_it_stops_exactly_when_the_last_ones_were_no_better_than_the_best_before(
+    losses: list[float], patience: int, least: float
+) -> None:
+    rule = EarlyStopping(patience=patience, min_delta=least)
+    state = after(losses, rule)
+    best = losses[len(losses) - 1 - state.since]
+    assert state.best == best
+    assert all(loss >= best - least for loss in losses[len(losses) - state.since :])
+    assert state.exhausted(rule) == (state.since >= patience)
+
+
+def evaluated(loss: float | None) -> StepRecord:
+    """A step, after which the held-out records may have been looked at."""
+    return StepRecord(
+        step=1,
+        total_steps=9,
+        epoch=0.1,
+        loss=1.0,
+        learning_rate=1e-3,
+        grad_norm=1.0,
+        seconds=1.0,
+        data_wait_seconds=0.0,
+        checkpoint_stall_seconds=0.0,
+        tokens=1,
+        tokens_per_second=1.0,
+        samples=1,
+        memory_bytes=1,
+        peak_memory_bytes=1,
+        figures={} if loss is None else {"evalLoss": loss},
+    )
+
+
+def test_the_hook_remembers_what_was_before_a_resume_and_steps_without_evaluation_do_not_count() -> None:
+    stop = EarlyStop(EarlyStopping(patience=2), [1.0, 2.0], from_first=lambda number: number)
+    stop.on_step(evaluated(None))
+    with pytest.raises(StopTraining, match=r"was 1 at its lowest, and 2 evaluations in a row were not better"):
+        stop.on_step(evaluated(1.5))
+
+
+def test_rank_0_decides() -> None:
+    EarlyStop(EarlyStopping(patience=1), [1.0], from_first=lambda _: 0).on_step(evaluated(2.0))
+    with pytest.raises(StopTraining):
+        EarlyStop(EarlyStopping(patience=9), [], from_first=lambda _: 1).on_step(evaluated(2.0))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_run_that_gets_no_better_ends_with_its_weights(job: Callable[..., Job]) -> None:
+    made = job(
+        hyperparameters={"maxSteps": 20, "earlyStopping": {"patience": 2, "minDelta": 100}},
+        evaluation={"everySteps": 2},
+    )
+    assert made.must("prepare", "train")["train"]["steps"] == 6
+    assert (made.work / "trained" / "adapter_model.safetensors").is_file()
 
 
 # --- parameter groups ---------------------------------------------------------------------------

@@ -1,16 +1,20 @@
 """Who watches a run: one line per guard and per report."""
 
+from collections.abc import Callable
+
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.checkpoint.checkpointer import Checkpointer
 from tunewright_trainer.guards.divergence import DivergenceGuard
 from tunewright_trainer.guards.leak import LeakGuard
 from tunewright_trainer.hardware import Hardware
 from tunewright_trainer.layout import Layout
+from tunewright_trainer.optim.early_stopping import EarlyStop
 from tunewright_trainer.plan import RunPlan
 from tunewright_trainer.progress import Pace
 from tunewright_trainer.report.runlog import RunLog
+from tunewright_trainer.report.steplog import read_steps
 from tunewright_trainer.reporter import Reporter
-from tunewright_trainer.steps import Hooks
+from tunewright_trainer.steps import EVAL_LOSS, Hooks
 from tunewright_trainer.telemetry import Telemetry
 
 
@@ -22,8 +26,9 @@ def build_hooks(
     checkpoints: Checkpointer,
     *,
     hardware: Hardware,
+    from_first: Callable[[int], int],
 ) -> Hooks:
-    """The hooks of this rank; `telemetry` exists on rank 0 only."""
+    """The hooks of this rank; `telemetry` exists on rank 0 only, and `from_first` tells all ranks its number."""
     hooks = Hooks(step=[DivergenceGuard(config.hyperparameters.divergence).on_step, LeakGuard().on_step])
     if telemetry:
         # Before the guards: the log has the step that they end the run for.
@@ -31,4 +36,14 @@ def build_hooks(
         hooks.step.insert(0, run_log.on_step)
         hooks.end.append(run_log.close)
         hooks.step.append(Reporter(plan, pace, telemetry, checkpoints, hardware=hardware).on_step)
+    if config.hyperparameters.early_stopping:
+        # Last of all: the step that ends the run is told to everybody.
+        past = past_evaluations(Layout(config), checkpoints.completed or 0) if telemetry else []
+        hooks.step.append(EarlyStop(config.hyperparameters.early_stopping, past, from_first).on_step)
     return hooks
+
+
+def past_evaluations(layout: Layout, resume_step: int) -> list[float]:
+    """Losses on held-out records up to the step that training goes on from."""
+    records = [step.record for step in read_steps(layout.steps) if step.record.step <= resume_step]
+    return [record.figures[EVAL_LOSS] for record in records if EVAL_LOSS in record.figures]

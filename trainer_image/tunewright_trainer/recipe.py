@@ -107,7 +107,15 @@ class Recipe:
         self.validation = self._build_validation()
         self._take_up()
         self.pace = Pace(self.plan.total_steps)
-        self.hooks = build_hooks(config, self.plan, self.pace, self.telemetry, self.checkpoints, hardware=hardware)
+        self.hooks = build_hooks(
+            config,
+            self.plan,
+            self.pace,
+            self.telemetry,
+            self.checkpoints,
+            hardware=hardware,
+            from_first=self.processes.from_first,
+        )
         self.hooks.phase.append(self.watchdog.enter)
         self.hooks.end.append(self.watchdog.stop)
         self._announce(len(records))
