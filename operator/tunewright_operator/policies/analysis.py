@@ -19,6 +19,8 @@ from tunewright_operator.policies.rollout.types import Window
 
 __all__ = ["Answer", "Samples", "checks_of", "default_metrics", "is_right", "judge"]
 
+# So long proxies may go on with the weight before, and Prometheus with the scrape before.
+_SETTLING_SECONDS = 10
 WRONG_ANSWERS = "WrongAnswers"
 
 
@@ -147,10 +149,11 @@ def _unknown(window: Window, rollout: Rollout, samples: Samples) -> _Finding | N
 
 
 def _expected(window: Window, samples: Samples) -> float:
-    """Requests that the weight gives to the candidate, by what the stable revision got."""
+    """Requests that the weight surely gives to the candidate, by what the stable revision got."""
     if not 0 < window.weight < 100:
         return 0
-    return (_requests(samples, window.stable) or 0) * window.weight / (100 - window.weight)
+    known = max(1 - _SETTLING_SECONDS / window.seconds, 0)
+    return known * (_requests(samples, window.stable) or 0) * window.weight / (100 - window.weight)
 
 
 def _incomparable(window: Window, rollout: Rollout, samples: Samples) -> str:

@@ -194,12 +194,18 @@ CASES = {
     ),
     "requests that never arrive": Case(
         rules(at_most(ERRORS, 1)),
-        Samples({}, {"b": 0, "a": 80}),
+        Samples({}, {"b": 0, "a": 100}),
         (
             "Fail",
             "Unreachable",
-            "no request reached guide-v2 in 60 s, which gets 20 % of the traffic beside 80 of guide-v1",
+            "no request reached guide-v2 in 60 s, which gets 20 % of the traffic beside 100 of guide-v1",
         ),
+    ),
+    "a window in which the weight may not have been there yet": Case(
+        rules(at_most(ERRORS, 1)),
+        Samples({}, {"b": 0, "a": 1000}),
+        ("Inconclusive", "TooFewRequests", "guide-v2 got 0 requests in 10 s, and rollout.minRequests is 20"),
+        window=replace(WINDOW, seconds=10),
     ),
     "a candidate that Prometheus does not scrape": Case(
         rules(at_most(ERRORS, 1)),
