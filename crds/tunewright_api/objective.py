@@ -105,13 +105,23 @@ class Objective(Model):
     dpo: Dpo | None = Field(default=None, description="Learn which of two answers is preferred.")
 
 
+_PAIRS = (
+    "((has(self.dataset.format) && self.dataset.format == 'Preference') || "
+    "(has(self.dataset.mixture) && self.dataset.mixture.exists(p, p.format == 'Preference')))"
+)
 _EWC = "(has(self.objective.supervised) && has(self.objective.supervised.ewc))"
 
 OBJECTIVE_RULES = (
     Rule(
-        f"!{_EWC} || has(self.method.full) || has(self.method.lora)",
-        "objective.supervised.ewc holds weights of the base near where they were: use it with method.full or lora, "
-        "which change them",
+        f"has(self.objective.dpo) == {_PAIRS}",
+        "objective.dpo learns from pairs, and every other objective from answers: write `objective: {dpo: {}}` with "
+        "dataset.format Preference, and only there",
+    ),
+    Rule(
+        f"!{_EWC} || has(self.method.full) || (has(self.method.lora) && !self.method.lora.useDora) || "
+        "(has(self.method.qlora) && !self.method.qlora.useDora)",
+        "objective.supervised.ewc holds weights of the base near where they were: use it with method.full, or with "
+        "lora or qlora without useDora",
     ),
     Rule(
         f"!{_EWC} || !has(self.distributed) || has(self.distributed.ddp) || "
