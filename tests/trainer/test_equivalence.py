@@ -73,6 +73,12 @@ CASES = [
     Case("ZeRO-3 x2", 2, distributed={"deepspeed": {"zeroStage": 3}}),
     Case("gradient accumulation x4", accumulation=4),
     Case("DDP x2 with gradient accumulation x2", 2, accumulation=2, distributed={"ddp": {}}),
+    Case("ZeRO-2 x2, offloaded to CPU", 2, distributed={"deepspeed": {"zeroStage": 2, "offloadOptimizer": "CPU"}}),
+    Case(
+        "ZeRO-3 x2, offloaded to CPU",
+        2,
+        distributed={"deepspeed": {"zeroStage": 3, "offloadOptimizer": "CPU", "offloadParameters": "CPU"}},
+    ),
     Case("FSDP2 x2", 2, distributed={"fsdp": {}}),
     Case("pipeline x2", 2, accumulation=4, distributed={"pipeline": {"stages": 2}}, replicas=1),
     Case("pipeline x2 with data x2", 4, accumulation=2, distributed={"pipeline": {"stages": 2}}, replicas=2),
