@@ -106,7 +106,7 @@ def loss_of(model: Path, job: Job) -> float:
     from tunewright_trainer.evaluation.loss import evaluate_loss
 
     job.must("prepare")
-    records = store.read(job.work / "dataset" / "validation.jsonl")
+    records = store.read(job.work / "dataset" / "validation.npy")
     return evaluate_loss(AutoModelForCausalLM.from_pretrained(model).eval(), records)
 
 

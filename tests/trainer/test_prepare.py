@@ -13,6 +13,7 @@ import pytest
 from tests.trainer.support import REPO, Job
 from tunewright_api.artifact import MANIFEST, Manifest
 from tunewright_api.names import ExitCode
+from tunewright_trainer.data import store
 
 OTHER_USER = 65532
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: changes owners or mounts a volume")
@@ -21,20 +22,26 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: changes o
 def test_prepare_splits_and_digests(job: Callable[..., Job]) -> None:
     good = job()
     result = good.must("prepare")["prepare"]
+    result.pop("estimate", None)
     data = (good.root / "data.jsonl").read_bytes()
     assert result == {
         "records": 40,
         "train": 36,
         "validation": 4,
         "truncated": 0,
+        "duplicates": 0,
+        "dropped": 0,
+        "quarantined": 0,
+        "notes": [],
         "digest": "sha256:" + hashlib.sha256(data).hexdigest(),
     }
-    files = [good.work / "dataset" / name for name in ("train.jsonl", "validation.jsonl")]
-    before = [file.read_bytes() for file in files]
-    assert [content.count(b"\n") for content in before] == [36, 4]
-    assert json.loads(before[0].splitlines()[0])["messages"][1]["role"] == "assistant"
+    written = sorted(file for file in (good.work / "dataset").iterdir() if file.is_file())
+    before = [file.read_bytes() for file in written]
+    train, validation = (store.read(good.work / "dataset" / name) for name in ("train.npy", "validation.npy"))
+    assert (len(train), len(validation)) == (36, 4)
+    assert train[0].messages[1]["role"] == "assistant"
     good.must("prepare")
-    assert [file.read_bytes() for file in files] == before
+    assert [file.read_bytes() for file in written] == before
 
 
 def test_an_artifact_of_another_job_is_refused_before_any_training(job: Callable[..., Job]) -> None:
@@ -213,4 +220,4 @@ def test_a_full_volume_is_named(job: Callable[..., Job], small_volume: Path) -> 
     finished = full.run("prepare")
     assert finished.code == ExitCode.VOLUME_FULL, finished.describe()
     assert f"the volume of {small_volume / 'work'} is full" in finished.message["message"]
-    assert not list((small_volume / "work" / "dataset").iterdir())
+    assert not [path for path in (small_volume / "work").iterdir() if "dataset" in path.name]

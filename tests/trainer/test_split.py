@@ -1,22 +1,24 @@
 """Laws of the split and of the order of the records."""
 
-from hypothesis import given
+import numpy as np
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tunewright_api.hyperparameters import Hyperparameters
-from tunewright_trainer.data.split import DataOrder, sample, split, validation_count
+from tunewright_trainer.data.split import DataOrder, hold_out, sample, validation_count
 from tunewright_trainer.plan import plan_run
 
 
-@given(records=st.integers(2, 500), percent=st.integers(1, 50), seed=st.integers(0, 2**31 - 1))
-def test_the_split_is_a_partition_that_the_seed_decides(records: int, percent: int, seed: int) -> None:
-    train, validation = split(range(records), percent, seed)
-    assert sorted(train + validation) == list(range(records))
-    assert train == sorted(train)
-    assert len(validation) == validation_count(records, percent)
-    assert train
-    assert validation
-    assert (train, validation) == split(range(records), percent, seed)
+@given(keys=st.lists(st.integers(0, 50), min_size=2, max_size=200), percent=st.integers(1, 50), seed=st.integers(0, 99))
+def test_a_share_of_the_distinct_records_is_held_out_with_all_copies(keys: list[int], percent: int, seed: int) -> None:
+    assume(len(set(keys)) > 1)
+    given_keys = np.array(keys, np.uint64)
+    held = hold_out(given_keys, percent, seed)
+    out, kept = set(given_keys[held].tolist()), set(given_keys[~held].tolist())
+    assert not out & kept
+    assert len(out) == validation_count(len(set(keys)), percent)
+    assert kept
+    assert (held == hold_out(given_keys, percent, seed)).all()
 
 
 @given(records=st.integers(1, 500), count=st.integers(1, 100), seed=st.integers(0, 2**31 - 1))
@@ -36,7 +38,8 @@ def test_a_sample_comes_from_all_over_the_file() -> None:
 
 
 def test_another_seed_holds_out_other_records() -> None:
-    assert split(range(100), 10, 1) != split(range(100), 10, 2)
+    keys = np.arange(100, dtype=np.uint64)
+    assert (hold_out(keys, 10, 1) != hold_out(keys, 10, 2)).any()
 
 
 @given(records=st.integers(1, 60), seed=st.integers(0, 1000), start=st.integers(0, 200))

@@ -13,7 +13,9 @@ class Layout:
 
     work/
       base-model/             an hf:// model (prepare)
-      dataset/*.jsonl         the split, and the general set (prepare)
+      dataset/                the prepared records, and train.npy and validation.npy, the split (prepare)
+      dataset/account.json    what became of every row; rows.jsonl has those that are not unchanged (prepare)
+      dataset/general/        the general set, and reference/ what EWC keeps (prepare)
       dataset/report.json     what the data is like, for the report (prepare)
       checkpoints/step-N/     training state, complete or absent (train)
       steps.jsonl             every optimizer step; tensorboard/ has the same as event files (train)
@@ -38,20 +40,24 @@ class Layout:
         return Path(path) if path else self.work / "base-model"
 
     @property
+    def dataset(self) -> Path:
+        return self.work / "dataset"
+
+    @property
     def train_records(self) -> Path:
-        return self.work / "dataset" / "train.jsonl"
+        return self.dataset / "train.npy"
 
     @property
     def validation_records(self) -> Path:
-        return self.work / "dataset" / "validation.jsonl"
+        return self.dataset / "validation.npy"
 
     @property
     def general_records(self) -> Path:
-        return self.work / "dataset" / "general.jsonl"
+        return self.dataset / "general" / "all.npy"
 
     @property
     def reference_records(self) -> Path:
-        return self.work / "dataset" / "reference.jsonl"
+        return self.dataset / "reference" / "all.npy"
 
     @property
     def checkpoints(self) -> Path:
@@ -59,7 +65,7 @@ class Layout:
 
     @property
     def dataset_report(self) -> Path:
-        return self.work / "dataset" / "report.json"
+        return self.dataset / "report.json"
 
     @property
     def steps(self) -> Path:

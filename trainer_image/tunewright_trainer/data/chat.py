@@ -18,7 +18,7 @@ import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tunewright_api.names import ExitCode
-from tunewright_trainer.data.records import Message
+from tunewright_trainer.data.formats import Message
 from tunewright_trainer.errors import StageError
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -133,14 +133,18 @@ def load_template(model: Path) -> ChatTemplate:
             ExitCode.INVALID_CONFIG,
             f"the base model {model} has no chat template ({TEMPLATE_FILE}): use its instruct or chat variant",
         )
-    tokens = {**_read_json(model / "special_tokens_map.json"), **config}
-    special = {name: _token_text(tokens[name]) for name in _SPECIAL if tokens.get(name) is not None}
     try:
-        return ChatTemplate(source, special)
+        return ChatTemplate(source, special_tokens(model))
     except jinja2.TemplateError as error:
         raise StageError(
             ExitCode.INVALID_CONFIG, f"the chat template of {model} is not valid Jinja: {error}"
         ) from error
+
+
+def special_tokens(model: Path) -> dict[str, str]:
+    """Name -> text, such as eos_token, as far as the model directory says."""
+    tokens = {**_read_json(model / "special_tokens_map.json"), **_read_json(model / "tokenizer_config.json")}
+    return {name: _token_text(tokens[name]) for name in _SPECIAL if tokens.get(name) is not None}
 
 
 def _strip_marks(raw: str) -> Rendered:

@@ -4,6 +4,9 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 T = TypeVar("T")
 
 
@@ -12,11 +15,21 @@ def validation_count(records: int, percent: int) -> int:
     return min(max(1, round(records * percent / 100)), records - 1)
 
 
-def split(records: Sequence[T], percent: int, seed: int) -> tuple[list[T], list[T]]:
-    """(train, validation), both in file order; the same seed holds out the same records."""
-    chosen = set(random.Random(seed).sample(range(len(records)), validation_count(len(records), percent)))
-    train = [record for index, record in enumerate(records) if index not in chosen]
-    return train, [record for index, record in enumerate(records) if index in chosen]
+def hold_out(keys: NDArray[np.uint64], percent: int, seed: int) -> NDArray[np.bool_]:
+    """Which records are held out: a share of the distinct ones, with all their copies, so that no copy of a held-out
+    record is trained on. The same seed holds out the same records.
+
+    Args:
+        keys: Shape (records,), equal for copies; at least two distinct ones.
+        percent: Share of the distinct records.
+        seed: Of the choice.
+    """
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    by_appearance = np.empty(len(first), np.int64)
+    by_appearance[np.argsort(first)] = np.arange(len(first))
+    chosen = random.Random(seed).sample(range(len(first)), validation_count(len(first), percent))
+    result: NDArray[np.bool_] = np.isin(by_appearance[group], chosen)
+    return result
 
 
 def sample(records: Sequence[T], count: int, seed: int) -> list[T]:

@@ -1,12 +1,16 @@
 """Chat messages -> token ids with the assistant's tokens marked, by the `tokenizers` library alone."""
 
+import json
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tunewright_trainer.data.chat import ChatTemplate, load_template
-from tunewright_trainer.data.records import Message
-from tunewright_trainer.errors import not_readable
+from tunewright_api.names import ExitCode
+from tunewright_trainer.data.chat import ChatTemplate, TemplateRenderError, load_template, special_tokens
+from tunewright_trainer.data.formats import Message
+from tunewright_trainer.errors import StageError, not_readable
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -34,23 +38,108 @@ class Encoded:
 class ChatEncoder:
     """Tokenizer and chat template of one model directory."""
 
-    def __init__(self, template: ChatTemplate, tokenizer: Any) -> None:
-        self.template = template
+    def __init__(self, model: Path, tokenizer: Any) -> None:
+        self._model = model
         self._tokenizer = tokenizer
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template; read when it is needed, because Text needs none.
+
+        Raises:
+            StageError: INVALID_CONFIG without one.
+        """
+        return load_template(self._model)
 
     def encode(self, messages: list[Message], sequence_length: int) -> Encoded:
         """Render and tokenize a conversation, cut to sequence_length tokens from the left end."""
         rendered = self.template.render_with_spans(messages)
         # The template writes the special tokens itself, so none are added (as apply_chat_template does).
         encoding = self._tokenizer.encode(rendered.text, add_special_tokens=False)
-        marks = [any(start <= begin < end for start, end in rendered.spans) for begin, _ in encoding.offsets]
+        marks = _marks([begin for begin, _ in encoding.offsets], rendered.spans)
         ids = list(encoding.ids)
         return Encoded(ids[:sequence_length], runs(marks[:sequence_length]), len(ids) > sequence_length)
+
+    def encode_text(self, text: str, sequence_length: int) -> Encoded:
+        """Tokenize a text with the special tokens that the tokenizer adds, and the end token; all of it is learnt."""
+        ids = [*self._tokenizer.encode(text).ids, *self._end]
+        kept = ids[:sequence_length]
+        return Encoded(kept, [(0, len(kept))], len(ids) > sequence_length)
+
+    @cached_property
+    def _end(self) -> list[int]:
+        end = self._tokenizer.token_to_id(special_tokens(self._model).get("eos_token", ""))
+        return [] if end is None else [end]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens, special ones too."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
+    def check(self, *, chat: bool) -> None:
+        """Whether tokenizer, template and model belong together.
+
+        Raises:
+            StageError: INVALID_CONFIG for a tokenizer with more tokens than the model has embeddings, and, where there
+                are conversations, a template that leaves out what is said or writes markers that are no tokens.
+        """
+        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        rows = _vocabulary_size(self._model)
+        if rows is not None and largest >= rows:
+            raise StageError(
+                ExitCode.INVALID_CONFIG,
+                f"the tokenizer of {self._model} has token ids up to {largest} and the model embeddings for {rows}: "
+                "use the tokenizer that came with the model, or resize the embeddings and save both together",
+            )
+        if chat:
+            self._check_template()
+
+    def _check_template(self) -> None:
+        question, answer = "Tunewright asks", "Tunewright answers"
+        probe = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        try:
+            text = self.template.render(probe)
+        except TemplateRenderError:
+            return  # each record says what the template refuses about it
+        for content, who in ((question, "user"), (answer, "assistant")):
+            if content not in text:
+                raise StageError(
+                    ExitCode.INVALID_CONFIG,
+                    f"the chat template of {self._model} leaves out what the {who} says: use the template that came "
+                    "with the model",
+                )
+        unknown = [mark for mark in _MARKER.findall(text) if self._tokenizer.token_to_id(mark) is None]
+        if unknown:
+            raise StageError(
+                ExitCode.INVALID_CONFIG,
+                f"the chat template of {self._model} writes {unknown[0]}, which is no token of its tokenizer: use the "
+                "template that came with the model, or add the token and resize the embeddings",
+            )
 
     def encode_prompt(self, messages: list[Message]) -> list[int]:
         """Token ids of a conversation that waits for the assistant."""
         text = self.template.render(messages, add_generation_prompt=True)
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+_MARKER = re.compile(r"<\|[^|<>\s]+\|>")
+"""How templates write special tokens, such as <|im_end|>."""
+
+
+def _vocabulary_size(model: Path) -> int | None:
+    """Rows of the embedding, as config.json says; None if it does not."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    return int(size) if size else None
+
+
+def _marks(begins: list[int], spans: list[tuple[int, int]]) -> list[bool]:
+    """Whether each token begins inside a span; both are in ascending order."""
+    marks, number = [], 0
+    for begin in begins:
+        while number < len(spans) and spans[number][1] <= begin:
+            number += 1
+        marks.append(number < len(spans) and spans[number][0] <= begin)
+    return marks
 
 
 def runs(marks: list[bool]) -> list[tuple[int, int]]:
@@ -70,15 +159,14 @@ def load_encoder(model: Path) -> ChatEncoder:
     """Tokenizer and template of a model directory.
 
     Raises:
-        StageError: INPUT_NOT_READABLE without a tokenizer.json, INVALID_CONFIG without a chat template.
+        StageError: INPUT_NOT_READABLE without a tokenizer.json.
     """
     from tokenizers import Tokenizer
 
-    template = load_template(model)
     file = model / TOKENIZER_FILE
     if not file.is_file():
         raise not_readable(file, "it does not exist, so this is no model directory with a fast tokenizer")
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return ChatEncoder(template, tokenizer)
+    return ChatEncoder(model, tokenizer)

@@ -1,18 +1,22 @@
 """prepare: check the model and the data, split, tokenize. Runs on a CPU before any GPU is queued."""
 
+import json
 import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from tunewright_api.artifact import sha256_file
 from tunewright_api.dataset import DatasetFormat
 from tunewright_api.names import ExitCode
 from tunewright_api.results import PrepareResult
 from tunewright_api.trainer_config import ModelInput, TrainerConfig
 from tunewright_trainer import log
 from tunewright_trainer.data import store
-from tunewright_trainer.data.chat import TemplateRenderError
-from tunewright_trainer.data.records import Problem, Record, invalid_data, read_records
-from tunewright_trainer.data.split import split
+from tunewright_trainer.data.account import Fate
+from tunewright_trainer.data.build import VALIDATION, Built, Source, build_dataset, encode_example
+from tunewright_trainer.data.locate import locate
+from tunewright_trainer.data.records import Problem, invalid_data, read_records
+from tunewright_trainer.data.statistics import describe
 from tunewright_trainer.data.tokens import ChatEncoder, Encoded, load_encoder
 from tunewright_trainer.errors import StageError, not_readable
 from tunewright_trainer.estimate import report_estimate
@@ -21,7 +25,9 @@ from tunewright_trainer.files import replace_directory
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.objectives.teacher import check_teacher
 from tunewright_trainer.ownership import own_manifest
+from tunewright_trainer.parallel.division import check_division
 
+MAX_STATUS_NOTES = 5
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
 
 
@@ -35,75 +41,89 @@ def run(config: TrainerConfig) -> PrepareResult:
     layout = Layout(config)
     if layout.artifact.exists():
         own_manifest(config, layout.artifact)
-    source = Path(config.dataset.path)
-    records = read_records(source, config.dataset.format)
-    if len(records) < 2:
-        raise StageError(
-            ExitCode.INVALID_DATA,
-            f"{source} has one record: at least two are needed, one to train on and one to hold out",
-        )
+    check_formats(config)
     layout.work.mkdir(parents=True, exist_ok=True)
-    resolve_model(config.model, layout)
-    encoder = load_encoder(layout.base_model)
-    length = config.hyperparameters.sequence_length
-    pairs = encode_all(source, records, encoder, length)
-    prepared = [store.prepared(record.line, record.messages, encoded) for record, encoded in pairs]
-    train, validation = split(prepared, config.dataset.validation_percent, config.hyperparameters.seed)
-    store.write(layout.train_records, train)
-    store.write(layout.validation_records, validation)
-    plan_figures(config.evaluation, validation)
-    if config.evaluation.general and config.evaluation_inputs.general:
-        general = Path(config.evaluation_inputs.general)
-        write_whole(general, config.evaluation.general.format, encoder, length, layout.general_records)
-    supervised, given = config.objective.supervised, config.objective_inputs
-    if supervised and supervised.ewc and given.reference:
-        reference = Path(given.reference)
-        write_whole(reference, supervised.ewc.reference.format, encoder, length, layout.reference_records)
-    if given.teacher:
-        check_teacher(Path(given.teacher), layout.base_model)
+    with tempfile.TemporaryDirectory(dir=layout.work, prefix=".source-") as scratch:
+        sources = locate(config.dataset, Path(scratch))
+        resolve_model(config.model, layout)
+        check_division(config, layout.base_model)
+        encoder = load_encoder(layout.base_model)
+        encoder.check(chat=any(part.format is not DatasetFormat.TEXT for part in config.dataset.sources))
+        with replace_directory(layout.dataset) as directory:
+            built = write_dataset(config, layout, sources, encoder, directory)
+    account = built.account
     result = PrepareResult(
-        records=len(records),
-        train=len(train),
-        validation=len(validation),
-        truncated=sum(encoded.truncated for _, encoded in pairs),
-        digest="sha256:" + sha256_file(source),
+        records=account.read,
+        train=account.train,
+        validation=account.held_out,
+        truncated=account.total(Fate.FIXED),
+        duplicates=built.duplicates,
+        dropped=account.total(Fate.DROPPED),
+        quarantined=account.total(Fate.QUARANTINED),
+        notes=[note.text() for note in built.notes[:MAX_STATUS_NOTES]],
+        digest=built.digest,
         estimate=report_estimate(config),
     )
     log.info("dataset ready", **result.to_dict())
     return result
 
 
+def write_dataset(
+    config: TrainerConfig, layout: Layout, sources: Sequence[Source], encoder: ChatEncoder, directory: Path
+) -> Built:
+    """Fill the directory that becomes `layout.dataset`."""
+    length, seed = config.hyperparameters.sequence_length, config.hyperparameters.seed
+    built = build_dataset(config.dataset, sources, encoder, directory, sequence_length=length, seed=seed)
+    report = describe(directory, built, encoder, seed)
+    (directory / layout.dataset_report.name).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    plan_figures(config.evaluation, store.read(directory / VALIDATION))
+    if config.evaluation.general and config.evaluation_inputs.general:
+        general = Path(config.evaluation_inputs.general)
+        target = directory / layout.general_records.relative_to(layout.dataset)
+        write_whole(general, config.evaluation.general.format, encoder, length, target)
+    supervised, given = config.objective.supervised, config.objective_inputs
+    if supervised and supervised.ewc and given.reference:
+        reference = Path(given.reference)
+        target = directory / layout.reference_records.relative_to(layout.dataset)
+        write_whole(reference, supervised.ewc.reference.format, encoder, length, target)
+    if given.teacher:
+        check_teacher(Path(given.teacher), layout.base_model)
+    return built
+
+
+def check_formats(config: TrainerConfig) -> None:
+    """Whether the objective can work on records of the declared formats.
+
+    Raises:
+        StageError: INVALID_CONFIG.
+    """
+    formats = {part.format for part in config.dataset.sources}
+    if (DatasetFormat.PREFERENCE in formats) != (config.objective.dpo is not None):
+        raise StageError(
+            ExitCode.INVALID_CONFIG,
+            "objective.dpo learns from pairs and every other objective from answers: use dataset.format Preference "
+            "with objective.dpo, and only there",
+        )
+
+
 def write_whole(
     source: Path, dataset_format: DatasetFormat, encoder: ChatEncoder, sequence_length: int, target: Path
 ) -> None:
     """Tokenize the records of a file that is not split."""
-    rows = encode_all(source, read_records(source, dataset_format), encoder, sequence_length)
-    store.write(target, [store.prepared(row.line, row.messages, encoded) for row, encoded in rows])
-
-
-def encode_all(
-    source: Path, records: list[Record], encoder: ChatEncoder, sequence_length: int
-) -> list[tuple[Record, Encoded]]:
-    """Tokenize every record; one that the template refuses, or whose answer is cut off, is an error with its line."""
-    pairs, problems = [], []
-    for record in records:
-        try:
-            encoded = encoder.encode(record.messages, sequence_length)
-        except TemplateRenderError as error:
-            problems.append(Problem(record.line, f"the model's chat template refuses it: {error}"))
-            continue
-        if not encoded.answer_tokens:
-            problems.append(
-                Problem(
-                    record.line,
-                    f"the prompt alone fills hyperparameters.sequenceLength ({sequence_length} tokens), so nothing of "
-                    "the answer is left to learn: raise sequenceLength or shorten the prompt",
-                )
-            )
-        pairs.append((record, encoded))
+    rows = [
+        (record, encode_example(record, encoder, sequence_length)) for record in read_records(source, dataset_format)
+    ]
+    problems = [encoded for _, encoded in rows if isinstance(encoded, Problem)]
     if problems:
         raise invalid_data(source, problems)
-    return pairs
+    store.write(
+        target,
+        [
+            store.prepared(record.line, record.messages, encoded)
+            for record, encoded in rows
+            if isinstance(encoded, Encoded)
+        ],
+    )
 
 
 def resolve_model(model: ModelInput, layout: Layout) -> None:

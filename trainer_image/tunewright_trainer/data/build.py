@@ -1,0 +1,307 @@
+"""The user's files -> the prepared records of a run, row by row, and an account of every row.
+
+What is held in memory is 16 bytes per row (hashes, to find duplicates and leaks), whatever the size of the files.
+"""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunewright_api.artifact import sha256_file
+from tunewright_api.dataset import BadRowPolicy, DatasetFormat, DuplicatePolicy, LongRecordPolicy
+from tunewright_api.names import ExitCode
+from tunewright_api.trainer_config import DatasetInput, MixtureInput
+from tunewright_trainer.data import store
+from tunewright_trainer.data.account import Account, Fate, Note, RowLog
+from tunewright_trainer.data.chat import TemplateRenderError
+from tunewright_trainer.data.formats import Example
+from tunewright_trainer.data.records import Problem, Record, invalid_data, iterate_records, no_records
+from tunewright_trainer.data.rows import RowRule
+from tunewright_trainer.data.split import hold_out
+from tunewright_trainer.data.store import Answer, PreparedRecord
+from tunewright_trainer.data.tokens import ChatEncoder, Encoded
+from tunewright_trainer.errors import StageError
+
+TRAIN, VALIDATION, ROWS, ACCOUNT = "train.npy", "validation.npy", "rows.jsonl", "account.json"
+_MAX_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A part of the data, on this machine: its files as the user calls them, and where they are."""
+
+    given: MixtureInput
+    files: list[tuple[str, Path]]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came of it.
+
+    Attributes:
+        accounts: Of each source.
+        notes: The first rows that are not unchanged.
+        duplicates: Rows that repeat an earlier one.
+        shared_prompts: Held-out records whose prompt is trained on too, with another answer.
+        problems: The first wrong rows, with their file.
+        wrong: All wrong rows.
+        digest: SHA-256 of the file, or of the names and digests of several.
+    """
+
+    accounts: list[Account]
+    notes: list[Note]
+    duplicates: int
+    shared_prompts: int
+    problems: list[tuple[str, Problem]]
+    wrong: int
+    digest: str
+
+    @property
+    def account(self) -> Account:
+        """Of all sources."""
+        return sum(self.accounts, Account())
+
+
+@dataclass
+class _Keys:
+    """Hashes per record: of all it says, and of its prompt."""
+
+    whole: "array[int]" = field(default_factory=lambda: array("Q"))
+    prompt: "array[int]" = field(default_factory=lambda: array("Q"))
+
+    def add(self, example: Example) -> None:
+        self.whole.append(_hash([*_said(example), example.rejected, example.text]))
+        self.prompt.append(_hash(_said(example)[:-1]))
+
+
+def build_dataset(
+    dataset: DatasetInput,
+    sources: Sequence[Source],
+    encoder: ChatEncoder,
+    directory: Path,
+    *,
+    sequence_length: int,
+    seed: int,
+    strict: bool = True,
+) -> Built:
+    """Read, check and tokenize every row, and fill `directory`: the records, the split, rows.jsonl, account.json.
+
+    Args:
+        dataset: What to do with which rows.
+        sources: Where they are.
+        encoder: Of the base model.
+        directory: Exists and is empty.
+        sequence_length: Longest record in tokens.
+        seed: Of the split.
+        strict: Raise for wrong rows where onBadRow says Fail.
+
+    Raises:
+        StageError: INVALID_DATA with the first wrong rows, for an empty file, or for too few distinct records.
+    """
+    builder = _Builder(dataset, encoder, sequence_length, Path(directory))
+    with RowLog(directory / ROWS) as log:
+        with store.Writer(directory) as writer:
+            for number, source in enumerate(sources):
+                builder.read_source(number, source, writer, log)
+        if strict and builder.wrong and dataset.on_bad_row is BadRowPolicy.FAIL:
+            raise _wrong_rows(builder.problems, builder.wrong)
+        built = builder.finish(sources, log, seed)
+    accounts = [
+        {"path": source.given.path, "format": source.given.format.value, **account.to_dict()}
+        for source, account in zip(sources, built.accounts, strict=True)
+    ]
+    first = [note.text() for note in built.notes]
+    content = {**built.account.to_dict(), "duplicates": built.duplicates, "sources": accounts, "rows": first}
+    (directory / ACCOUNT).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return built
+
+
+class _Builder:
+    def __init__(self, dataset: DatasetInput, encoder: ChatEncoder, sequence_length: int, directory: Path) -> None:
+        self._dataset, self._encoder, self._length, self._directory = dataset, encoder, sequence_length, directory
+        self._keys = _Keys()
+        self._files: list[str] = []
+        self._accounts: list[Account] = []
+        self.problems: list[tuple[str, Problem]] = []
+        self.wrong = 0
+
+    def read_source(self, number: int, source: Source, writer: store.Writer, log: RowLog) -> None:
+        account = Account()
+        self._accounts.append(account)
+        for name, path in source.files:
+            self._files.append(name)
+            for result in self._results(path, source.given.format):
+                account.read += 1
+                if isinstance(result, Problem):
+                    self._set_aside(name, result, account, log)
+                    continue
+                record, encoded, rejected = result
+                long = encoded.truncated or bool(rejected and rejected.truncated)
+                if long and self._dataset.on_long_record is LongRecordPolicy.DROP:
+                    reason = f"longer than sequenceLength ({self._length} tokens)"
+                    account.counts[Fate.DROPPED, RowRule.TOO_LONG] += 1
+                    log.add(Note(name, record.line, Fate.DROPPED, RowRule.TOO_LONG, reason))
+                    continue
+                self._keys.add(record.example)
+                answer = Answer(rejected.ids, rejected.spans) if rejected else None
+                writer.add(
+                    PreparedRecord(record.line, record.messages, encoded.ids, encoded.spans, answer, number),
+                    file=len(self._files) - 1,
+                    truncated=long,
+                )
+        if not account.read:
+            raise no_records(Path(source.given.path), source.given.format)
+
+    def finish(self, sources: Sequence[Source], log: RowLog, seed: int) -> Built:
+        """Find duplicates, split, and complete the accounts."""
+        index = store.index_of(self._directory)
+        keys, prompts = np.array(self._keys.whole, np.uint64), np.array(self._keys.prompt, np.uint64)
+        repeats = np.ones(len(keys), np.bool_)
+        repeats[np.unique(keys, return_index=True)[1]] = False
+        dropping = self._dataset.on_duplicate is DuplicatePolicy.DROP
+        kept = np.flatnonzero(~repeats) if dropping else np.arange(len(keys))
+        distinct = int((~repeats).sum())
+        if distinct < 2:
+            raise _too_few(sources, len(keys), self.wrong)
+        held = hold_out(keys[kept], self._dataset.validation_percent, seed)
+        train, validation = kept[~held], kept[held]
+        store.write_subset(self._directory / TRAIN, train)
+        store.write_subset(self._directory / VALIDATION, validation)
+        for entry in index[repeats] if dropping else ():
+            self._accounts[entry["source"]].counts[Fate.DROPPED, RowRule.DUPLICATE] += 1
+            log.add(self._note(entry, Fate.DROPPED, RowRule.DUPLICATE, "repeats an earlier row"))
+        cut = f"cut to sequenceLength ({self._length} tokens)"
+        for entry in index[kept][index["truncated"][kept]]:
+            self._accounts[entry["source"]].counts[Fate.FIXED, RowRule.TRUNCATED] += 1
+            log.add(self._note(entry, Fate.FIXED, RowRule.TRUNCATED, cut))
+        for number, account in enumerate(self._accounts):
+            account.train = int((index["source"][train] == number).sum())
+            account.held_out = int((index["source"][validation] == number).sum())
+            if not account.train:
+                raise StageError(
+                    ExitCode.INVALID_DATA,
+                    f"{sources[number].given.path} has no record left to train on ({account.read} rows read): add "
+                    "records, or remove it from dataset.mixture",
+                )
+        return Built(
+            accounts=self._accounts,
+            notes=log.notes,
+            duplicates=int(repeats.sum()),
+            shared_prompts=_shared(prompts, train, validation),
+            problems=self.problems,
+            wrong=self.wrong,
+            digest=_digest(sources),
+        )
+
+    def _results(
+        self, path: Path, dataset_format: DatasetFormat
+    ) -> Iterator[Problem | tuple[Record, Encoded, Encoded | None]]:
+        for result in iterate_records(path, dataset_format, self._dataset.ignore_fields or ()):
+            yield result if isinstance(result, Problem) else self._encode(result)
+
+    def _encode(self, record: Record) -> Problem | tuple[Record, Encoded, Encoded | None]:
+        encoded = encode_example(record, self._encoder, self._length)
+        if isinstance(encoded, Problem):
+            return encoded
+        rejected = None
+        if record.example.rejected is not None:
+            worse = [*record.messages[:-1], {"role": "assistant", "content": record.example.rejected}]
+            other = encode_example(Record(record.line, Example(worse)), self._encoder, self._length)
+            if isinstance(other, Problem):
+                return other
+            rejected = other
+        cut = encoded.truncated or bool(rejected and rejected.truncated)
+        if cut and self._dataset.on_long_record is LongRecordPolicy.FAIL:
+            reason = f"longer than hyperparameters.sequenceLength ({self._length} tokens): raise it or shorten the row"
+            return Problem(record.line, reason, RowRule.TOO_LONG)
+        return record, encoded, rejected
+
+    def _set_aside(self, name: str, problem: Problem, account: Account, log: RowLog) -> None:
+        account.counts[Fate.QUARANTINED, problem.rule] += 1
+        self.wrong += 1
+        if len(self.problems) < _MAX_PROBLEMS:
+            self.problems.append((name, problem))
+        log.add(Note(name, problem.line, Fate.QUARANTINED, problem.rule, problem.reason), problem.row)
+
+    def _note(self, entry: NDArray[Any], fate: Fate, rule: RowRule, reason: str) -> Note:
+        return Note(self._files[entry["file"]], int(entry["line"]), fate, rule, reason)
+
+
+def encode_example(record: Record, encoder: ChatEncoder, sequence_length: int) -> Encoded | Problem:
+    """Tokenize a record; one that the template refuses, or whose answer is cut off, is a problem with its line."""
+    example = record.example
+    try:
+        if example.text is not None:
+            encoded = encoder.encode_text(example.text, sequence_length)
+        else:
+            encoded = encoder.encode(example.messages, sequence_length)
+    except TemplateRenderError as error:
+        reason = f"the model's chat template refuses it: {error}"
+        return Problem(record.line, reason, RowRule.TEMPLATE_REFUSED, example.messages)
+    # Nothing precedes the first token, so nothing predicts it.
+    if any(end > max(start, 1) for start, end in encoded.spans):
+        return encoded
+    if encoded.truncated:
+        reason = (
+            f"the prompt alone fills hyperparameters.sequenceLength ({sequence_length} tokens), so nothing of the "
+            "answer is left to learn: raise sequenceLength or shorten the prompt"
+        )
+    else:
+        reason = "rendered with the chat template, nothing of it is left to learn: write an answer, or remove the row"
+    return Problem(record.line, reason, RowRule.NOTHING_TO_LEARN, example.messages or example.text)
+
+
+def _wrong_rows(problems: list[tuple[str, Problem]], count: int) -> StageError:
+    """INVALID_DATA with the first wrong rows; the file is named where it changes."""
+    (first, _), *_ = problems
+    named = [
+        problem if name == first else Problem(problem.line, f"of {name}: {problem.reason}", problem.rule)
+        for name, problem in problems
+    ]
+    return invalid_data(Path(first), named, count)
+
+
+def _too_few(sources: Sequence[Source], records: int, wrong: int) -> StageError:
+    names = " and ".join(source.given.path for source in sources)
+    if records > 1:
+        found = f"{records} records that are all the same"
+    elif records == 1:
+        found = "one record"
+    else:
+        found = f"no record that can be trained on ({wrong} are wrong)" if wrong else "no record that can be trained on"
+    return StageError(
+        ExitCode.INVALID_DATA,
+        f"{names} has {found}: at least two are needed, one to train on and one to hold out",
+    )
+
+
+def _shared(prompts: NDArray[np.uint64], train: NDArray[np.int64], validation: NDArray[np.int64]) -> int:
+    nothing = np.uint64(_hash([]))
+    held = prompts[validation]
+    return int((np.isin(held, prompts[train]) & (held != nothing)).sum())
+
+
+def _said(example: Example) -> list[str]:
+    return [f"{message['role']}: {message['content']}" for message in example.messages]
+
+
+def _hash(parts: Sequence[str | None]) -> int:
+    """Of the words, without case: 64 bits."""
+    words = [None if part is None else " ".join(part.casefold().split()) for part in parts]
+    digest = hashlib.blake2b(json.dumps(words).encode(), digest_size=8)
+    return int.from_bytes(digest.digest(), "big")
+
+
+def _digest(sources: Sequence[Source]) -> str:
+    files = [file for source in sources for file in source.files]
+    if len(files) == 1:
+        return "sha256:" + sha256_file(files[0][1])
+    whole = hashlib.sha256("".join(f"{sha256_file(path)}  {name}\n" for name, path in files).encode())
+    return "sha256:" + whole.hexdigest()
