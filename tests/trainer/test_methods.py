@@ -32,8 +32,9 @@ from tunewright_trainer.methods.prefix import prefix_arguments, prefix_tensors
 from tunewright_trainer.objectives.objective import IGNORED, Batch
 from tunewright_trainer.objectives.supervised import Supervised
 from tunewright_trainer.optim.optimizer import build_optimizer
-from tunewright_trainer.parallel.single import Single
-from tunewright_trainer.parallel.update import casting
+from tunewright_trainer.parallel.build import build_strategy
+from tunewright_trainer.parallel.strategy import Strategy
+from tunewright_trainer.processes import Processes
 from tunewright_trainer.stages import export
 from tunewright_trainer.weights import save_trained
 
@@ -62,11 +63,11 @@ def record(model: Path) -> PreparedRecord:
     return PreparedRecord(1, messages, encoded.ids, encoded.spans)
 
 
-def train(config: TrainerConfig, base: Path, learned: PreparedRecord, steps: int) -> tuple[Any, Single, list[float]]:
+def train(config: TrainerConfig, base: Path, learned: PreparedRecord, steps: int) -> tuple[Any, Strategy, list[float]]:
     """A few optimizer steps as the loop does them: (model, strategy, losses)."""
     torch.manual_seed(0)
     model = build_model(config, base, "cpu")
-    strategy = Single(torch.device("cpu"), casting(torch.device("cpu"), None), scales_loss=False)
+    strategy = build_strategy(config, Processes(device=torch.device("cpu")))
     strategy.wrap(model, lambda named: build_optimizer(named, config.hyperparameters, "cpu"))
     tensors = collate([{"input_ids": learned.ids, "labels": labels(learned)}] * 2)
     expected = tensors.pop("labels")
@@ -109,7 +110,7 @@ def load_artifact(job: Job, base: Path) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_changes_what_the_real_model_answers(name: str, tmp_path: Path, smollm: Path) -> None:
     method, learning_rate, steps = METHODS[name]
@@ -219,6 +220,24 @@ def test_adapters_are_trained_in_float32_on_a_base_in_half_precision(
     dtypes = {parameter.requires_grad: parameter.dtype for parameter in model.parameters()}
     assert dtypes[True] is torch.float32
     assert dtypes[False] in (torch.bfloat16, torch.uint8)
+
+
+@pytest.mark.parametrize("precision", ["BF16", "FP16"])
+@pytest.mark.parametrize(
+    "method",
+    [{"full": {}}, {"lora": {}}, {"qlora": {}}, {"prefixTuning": {}}, {"adapter": {}}],
+    ids=lambda method: next(iter(method)),
+)
+def test_half_precision_follows_full_precision(
+    job: Callable[..., Job], tiny_model: Path, method: dict[str, Any], precision: str
+) -> None:
+    learned = record(tiny_model)
+    curves = [
+        train(parse(job(method=method, hyperparameters={"precision": name})), tiny_model, learned, 4)[2]
+        for name in ("FP32", precision)
+    ]
+    assert curves[0][-1] < curves[0][0]
+    assert curves[1] == pytest.approx(curves[0], rel=2e-2)
 
 
 @pytest.mark.parametrize("double", [True, False], ids=["double quantization", "single quantization"])
