@@ -111,6 +111,7 @@ def both(*changes: Change) -> Change:
     return lambda document: [change(document) for change in changes]
 
 
+EWC = {"supervised": {"ewc": {"reference": {"uri": "pvc://data/general.jsonl", "format": "Chat"}}}}
 EXACT = {"name": "hello", "prompt": "Hello", "exact": "Hi"}
 RUBRIC = {"name": "hello", "prompt": "Hello", "rubric": "it greets"}
 UPSIDE_DOWN = {"name": "TTFTP95", "thresholdRange": {"min": 2, "max": 1}}
@@ -189,6 +190,36 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         job,
         put("spec.distributed", {"pipeline": {"stages": 2}}),
         ("set hyperparameters.gradientAccumulationSteps",),
+    ),
+    (
+        "supervised learning and preferences at once",
+        job,
+        put("spec.objective", {"supervised": {}, "dpo": {}}),
+        ("write supervised or dpo, not both",),
+    ),
+    (
+        "preferences without pairs",
+        job,
+        put("spec.objective", {"dpo": {}}),
+        ("write `objective: {dpo: {}}` with dataset.format Preference",),
+    ),
+    (
+        "pairs without preferences",
+        job,
+        put("spec.dataset.format", "Preference"),
+        ("write `objective: {dpo: {}}` with dataset.format Preference",),
+    ),
+    (
+        "EWC on what is beside the base",
+        job,
+        both(put("spec.method", {"prefixTuning": {}}), put("spec.objective", EWC)),
+        ("use it with method.full, or with lora or qlora",),
+    ),
+    (
+        "EWC on divided weights",
+        job,
+        both(put("spec.distributed", {"fsdp": {}}), put("spec.objective", EWC)),
+        ("objective.supervised.ewc needs whole weights in every process",),
     ),
     (
         "preferences through a pipeline",
@@ -633,6 +664,8 @@ RIGHT: list[tuple[str, Callable[[], Object], Change]] = [
             {"zeroStage": 3, "offloadOptimizer": "NVMe", "offloadParameters": "NVMe", "nvme": {"size": "1Ti"}},
         ),
     ),
+    ("EWC with LoRA", job, put("spec.objective", EWC)),
+    ("pairs and preferences", job, both(put("spec.dataset.format", "Preference"), put("spec.objective", {"dpo": {}}))),
     ("FSDP2 with all defaults", job, put("spec.distributed", {"fsdp": {}})),
     ("a job that makes version 1.0", job, put("spec.output.version", "1.0")),
     (
