@@ -7,6 +7,8 @@ scores (Dao et al. 2022, arXiv:2205.14135), a gated feed-forward, no dropout; an
 weights' inputs.
 """
 
+from dataclasses import dataclass
+
 from tunewright_api.estimate.settings import Settings, Train
 from tunewright_api.estimate.shape import ModelShape
 
@@ -23,6 +25,42 @@ _INPUTS = {
     "up_proj": "feed-forward",
     "down_proj": "product",
 }
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes on a device.
+
+    Attributes:
+        kept: Of all layers when the backward pass begins.
+        loss: Logits and what their gradient needs.
+        working: For a moment, while one layer computes its gradients.
+        last_layer: When one layer is left.
+    """
+
+    kept: int
+    loss: int
+    working: int
+    last_layer: int
+
+
+def compute_activations(
+    shape: ModelShape, settings: Settings, layers: int, in_flight: int, *, head: bool
+) -> Activations:
+    """What a device keeps for `in_flight` micro batches in its layers; with the loss if it has the head."""
+    tokens = settings.micro_batch * (settings.sequence + _extra_tokens(settings))
+    one_layer = tokens * layer_bytes(shape, settings)
+    between_layers = tokens * residual_width(settings) * shape.hidden
+    # The widest gradients of a layer's activations are those of the feed-forward.
+    working = tokens * width(settings) * 3 * shape.intermediate
+    if settings.train is Train.QLORA:  # one matrix at a time is restored
+        working += width(settings) * max(inputs * outputs for inputs, outputs in shape.linears.values())
+    return Activations(
+        kept=in_flight * layers * (between_layers if settings.checkpointing else one_layer),
+        loss=loss_bytes(shape, settings, tokens) if head else 0,
+        working=working + (one_layer if settings.checkpointing else 0),
+        last_layer=working + one_layer,
+    )
 
 
 def width(settings: Settings) -> int:
@@ -83,3 +121,8 @@ def loss_bytes(shape: ModelShape, settings: Settings, tokens: int) -> int:
     logits = tokens * shape.vocabulary
     chunks = 2 if settings.half else 1
     return 2 * width(settings) * logits + chunks * 4 * min(logits, LOSS_CHUNK)
+
+
+def _extra_tokens(settings: Settings) -> int:
+    """Positions that a trained prefix adds to the attention of each record; counted as whole ones."""
+    return settings.virtual_tokens if settings.train is Train.PREFIX else 0
