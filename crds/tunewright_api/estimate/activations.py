@@ -80,7 +80,7 @@ def layer_bytes(shape: ModelShape, settings: Settings) -> int:
     if settings.train is Train.FULL:
         norms += 2 * residual_width(settings) * hidden  # and their normalised inputs, for the weights' gradients
     # Queries, keys, values, the output and its normaliser. A mask makes keys and values repeat for every head.
-    keys = shape.query if settings.padded else shape.key
+    keys = shape.query if settings.padded or settings.eager_attention else shape.key
     attention = number * 2 * (shape.query + keys) + 4 * shape.heads
     if settings.eager_attention:
         per_score = 4 + 2 if settings.half else 4
