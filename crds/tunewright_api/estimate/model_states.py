@@ -75,7 +75,7 @@ def compute_states(shape: ModelShape, settings: Settings, part: Part) -> ModelSt
     added = 0 if settings.train is Train.FULL else trained
     stored = _stored_bytes(shape, settings, part) + added * _trained_width(settings)
     share = _share(stored, settings, shared=shard.weights)
-    whole_states = _state_bytes(settings, trained)
+    whole_states = _state_bytes(settings, trained, min(_embedding(shape, settings), trained))
     gradients = _share(trained * _gradient_width(settings), settings, shared=shard.gradients)
     states = _share(whole_states, settings, shared=shard.optimizer)
     host = 0
@@ -182,12 +182,19 @@ def _gradient_width(settings: Settings) -> int:
     return _trained_width(settings)
 
 
-def _state_bytes(settings: Settings, trained: int) -> int:
+def _embedding(shape: ModelShape, settings: Settings) -> int:
+    """Trained weights of the embedding, whose moments the 8-bit optimizers keep in fp32."""
+    trains = settings.train is Train.FULL and "model.embed_tokens.weight" not in _frozen(shape, settings.freeze)
+    return shape.embedding_parameters if trains else 0
+
+
+def _state_bytes(settings: Settings, trained: int, embedding: int) -> int:
     """Two moments, and DeepSpeed's master copy where weights have 16 bits."""
     master = 4 * trained if settings.half and settings.shard.deepspeed else 0
     if settings.states is States.ADAMW:
         return master + 8 * trained
-    return master + 2 * (trained + -(-4 * trained // _STATE_BLOCK))
+    quantised = trained - embedding
+    return master + 8 * embedding + 2 * (quantised + -(-4 * quantised // _STATE_BLOCK))
 
 
 def _gathered_bytes(shape: ModelShape, settings: Settings) -> float:
