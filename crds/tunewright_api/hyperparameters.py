@@ -55,7 +55,7 @@ class EarlyStopping(Model):
 
 class Hyperparameters(Model):
     """The optimisation: AdamW over epochs or steps. The global batch is microBatchSize x
-    gradientAccumulationSteps x processes."""
+    gradientAccumulationSteps x processes; with distributed.pipeline, x processes / stages."""
 
     cel: ClassVar = (
         Rule(
@@ -84,6 +84,17 @@ class Hyperparameters(Model):
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=4096, description="Micro batches per optimizer step.")
     sequence_length: int = Field(
         default=1024, ge=16, le=1_048_576, description="Longest record, in tokens; longer ones are truncated."
+    )
+    packing: bool = Field(
+        default=False,
+        description="Put the records of a micro batch into as few rows as hold them, instead of padding each to the "
+        "longest. They do not see each other, so the loss stays the same. Not for method.prefix and method.adapter, "
+        "nor for objective.dpo.",
+    )
+    group_by_length: bool = Field(
+        default=False,
+        description="Put records of similar length into the same micro batch, for less padding: another order, in "
+        "which each epoch still sees each record once.",
     )
     optimizer: Optimizer = Field(
         default=Optimizer.ADAMW,

@@ -31,11 +31,17 @@ stages, in order:
 besides:
   config    print the run as a configuration file of accelerate or DeepSpeed (see config --help)
 
+beside them:
+  check-data  read the dataset as prepare does and print counts, lengths and the first 20 wrong rows; writes nothing
+
 The result, or the reason of a failure, is one JSON object in $TERMINATION_LOG_PATH (/dev/termination-log).
 
 exit codes:
   {", ".join(f"{int(code)} {code.reason if code else 'Succeeded'}" for code in ExitCode)}
 """
+
+CHECK_DATA = "check-data"
+"""No stage of a job, but for people."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,7 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("stage", choices=[stage.value for stage in Stage], metavar="STAGE", help="see below")
+    stages = [*(stage.value for stage in Stage), CHECK_DATA]
+    parser.add_argument("stage", choices=stages, metavar="STAGE", help="see below")
     parser.add_argument(
         "--config",
         type=Path,
@@ -127,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         sys.exit(print_config.main(argv[1:]))
     arguments = build_parser().parse_args(argv)
+    if arguments.stage == CHECK_DATA:
+        sys.exit(_check_data(arguments.config))
     stage = Stage(arguments.stage)
     log.setup(stage=stage.value)
     # The first process of a container ignores SIGTERM unless it asks for it; train replaces this by its own handler.
@@ -148,6 +157,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.stderr.flush()
     # Tearing down an interpreter that holds torch takes seconds, and nothing is left to do.
     os._exit(int(code))
+
+
+def _check_data(path: Path) -> ExitCode:
+    from tunewright_trainer.stages import check_data
+
+    try:
+        print(check_data.run(configuration.load(path, TrainerConfig)))
+    except (StageError, OSError) as error:
+        named = classify(error, outputs=[])
+        print(named.message, file=sys.stderr)
+        return named.code
+    return ExitCode.OK
 
 
 def _attempt(stage: Stage, path: Path) -> tuple[StageResult, StageError | None]:

@@ -13,8 +13,9 @@ from tunewright_trainer import log
 from tunewright_trainer.checkpoint import directory, resume
 from tunewright_trainer.checkpoint.checkpointer import Checkpointer
 from tunewright_trainer.data import store
-from tunewright_trainer.data.ordered import OrderedRecords
-from tunewright_trainer.data.split import DataOrder, sample
+from tunewright_trainer.data.order import Order, build_order
+from tunewright_trainer.data.ordered import OrderedRecords, packing_of
+from tunewright_trainer.data.split import sample
 from tunewright_trainer.errors import PreemptedError
 from tunewright_trainer.guards.smoke import check_collectives
 from tunewright_trainer.guards.watchdog import start_watchdog
@@ -89,13 +90,13 @@ class Recipe:
         self.strategy = build_strategy(config, self.processes)
         records = store.read(self.layout.train_records)
         self.plan = plan_run(h, len(records), self.strategy.data_size)
-        ordered = OrderedRecords(records, DataOrder(len(records), h.seed))
-        self.source: BatchSource = ordered
         self.share = Share(
             self.strategy.data_rank, self.strategy.data_size, h.micro_batch_size, h.gradient_accumulation_steps
         )
         transformers.set_seed(h.seed)
         self.model = build_model(config, self.layout.base_model, self.processes.device.type)
+        ordered = OrderedRecords(records, self._order(records), packing_of(h, self.model))
+        self.source: BatchSource = ordered
         hardware = measure_hardware(self.model, self.processes, h.precision.value)
         self.objective = build_objective(config, self.layout, self.model, self.processes.device)
         # The same initial weights everywhere, but dropout of its own for each copy of the model.
@@ -203,6 +204,18 @@ class Recipe:
             strategy=self.strategy,
             objective=self.objective,
             processes=self.processes,
+        )
+
+    def _order(self, records: store.Records) -> Order:
+        """Which record is trained at each position."""
+        h = self.config.hyperparameters
+        return build_order(
+            records.sources,
+            [part.weight for part in self.config.dataset.sources],
+            h.seed,
+            lengths=records.lengths if h.group_by_length else None,
+            global_batch=self.plan.global_batch,
+            positions=self.plan.positions,
         )
 
     def _with_reference(self, pairs: OrderedRecords, name: str) -> ReferencedPairs:

@@ -168,8 +168,10 @@ class _Builder:
         dropping = self._dataset.on_duplicate is DuplicatePolicy.DROP
         kept = np.flatnonzero(~repeats) if dropping else np.arange(len(keys))
         distinct = int((~repeats).sum())
+        if distinct < 2 and self.problems:
+            raise _wrong_rows(self.problems, self.wrong)
         if distinct < 2:
-            raise _too_few(sources, len(keys), self.wrong)
+            raise _too_few(sources, len(keys))
         held = hold_out(keys[kept], self._dataset.validation_percent, seed)
         train, validation = kept[~held], kept[held]
         store.write_subset(self._directory / TRAIN, train)
@@ -268,14 +270,14 @@ def _wrong_rows(problems: list[tuple[str, Problem]], count: int) -> StageError:
     return invalid_data(Path(first), named, count)
 
 
-def _too_few(sources: Sequence[Source], records: int, wrong: int) -> StageError:
+def _too_few(sources: Sequence[Source], records: int) -> StageError:
     names = " and ".join(source.given.path for source in sources)
     if records > 1:
         found = f"{records} records that are all the same"
     elif records == 1:
         found = "one record"
     else:
-        found = f"no record that can be trained on ({wrong} are wrong)" if wrong else "no record that can be trained on"
+        found = "no record that can be trained on"
     return StageError(
         ExitCode.INVALID_DATA,
         f"{names} has {found}: at least two are needed, one to train on and one to hold out",

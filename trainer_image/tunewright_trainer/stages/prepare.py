@@ -92,12 +92,19 @@ def write_dataset(
 
 
 def check_formats(config: TrainerConfig) -> None:
-    """Whether the objective can work on records of the declared formats.
+    """Whether objective and method can work on records of the declared formats.
 
     Raises:
         StageError: INVALID_CONFIG.
     """
     formats = {part.format for part in config.dataset.sources}
+    method = config.method
+    if config.hyperparameters.packing and (method.prefix or method.adapter or config.objective.dpo):
+        raise StageError(
+            ExitCode.INVALID_CONFIG,
+            "hyperparameters.packing puts several records into one row, which method.prefix, method.adapter and "
+            "objective.dpo cannot do: set it to false",
+        )
     if (DatasetFormat.PREFERENCE in formats) != (config.objective.dpo is not None):
         raise StageError(
             ExitCode.INVALID_CONFIG,
