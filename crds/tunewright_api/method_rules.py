@@ -32,6 +32,11 @@ METHOD_RULES = (
         "recompute: set gradientCheckpointing to false",
     ),
     Rule(
+        "!has(self.method.prefixTuning) || !self.hyperparameters.packing",
+        "method.prefixTuning stands before a row, and packing puts several records into one: set "
+        "hyperparameters.packing to false",
+    ),
+    Rule(
         f"!({_EIGHT_BIT}) || !has(self.distributed) || has(self.distributed.ddp)",
         "hyperparameters.optimizer: the 8-bit optimizers quantise whole tensors, which deepspeed, fsdp and pipeline "
         "divide: use AdamW with them (zeroStage 1 already divides its states)",

@@ -329,6 +329,16 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         ("method.prefixTuning", "set gradientCheckpointing to false"),
     ),
     (
+        "a prefix before several records",
+        job,
+        both(
+            put("spec.method", {"prefixTuning": {}}),
+            put("spec.export", {"merge": False}),
+            put("spec.hyperparameters.packing", True),
+        ),
+        ("method.prefixTuning", "set hyperparameters.packing to false"),
+    ),
+    (
         "8-bit moments that are divided",
         job,
         put("spec.hyperparameters.optimizer", "AdamW8bit"),
