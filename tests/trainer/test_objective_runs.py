@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from tunewright_trainer.stages import prepare
 from tunewright_trainer.steps import StepRecord
 
 DESCRIPTION = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-FULL = {"full": {}}
+FULL: dict[str, Any] = {"full": {}}
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,31 @@ class Run:
         return [step.figures[name] for step in self.steps]
 
 
-def run(job: Job) -> Run:
-    """Prepare and train."""
+class LostError(Exception):
+    """As a lost node."""
+
+
+def run(job: Job, steps: int | None = None) -> Run:
+    """Prepare and train; with `steps` the process is lost after the checkpoint of that step."""
     config = TrainerConfig.model_validate(job.config)
     prepare.run(config)
     seen: list[StepRecord] = []
     recipe = Recipe(config, RunDirectory(job.root), None)
     recipe.setup()
     recipe.hooks.step.append(seen.append)
-    recipe.train()
+    if steps is None:
+        recipe.train()
+        return Run(job, seen)
+
+    def lose(record: StepRecord) -> None:
+        if record.step == steps + 1:
+            seen.pop()
+            recipe.checkpoints.wait()
+            raise LostError
+
+    recipe.hooks.step.append(lose)
+    with pytest.raises(LostError):
+        recipe.train()
     return Run(job, seen)
 
 
@@ -171,6 +188,49 @@ def test_the_contrastive_loss_pulls_tokens_apart_while_the_answers_are_learnt(jo
     assert apart.figure("crossEntropy")[0] == pytest.approx(plain.losses[0], rel=1e-5)
     assert apart.figure("crossEntropy")[-1] < 0.8 * plain.losses[0]
     assert apart.figure("contrastive")[-1] < 0.7 * apart.figure("contrastive")[0]
+
+
+def pairs(path: Path, count: int = 24) -> str:
+    """Prefer a friendly answer."""
+    rows = [{"prompt": f"Item {i}?", "chosen": "Yes, gladly.", "rejected": "No. Go away."} for i in range(count)]
+    return write_rows(path, rows)
+
+
+@pytest.mark.parametrize("method", [FULL, {"lora": {"rank": 4, "alpha": 8}}], ids=["full", "lora"])
+def test_dpo_learns_the_preference(job: Callable[..., Job], tmp_path: Path, method: dict[str, Any]) -> None:
+    preference = job(
+        method=method,
+        hyperparameters={"maxSteps": 12, "learningRate": 5e-3},
+        evaluation={"everySteps": 6},
+        objective={"dpo": {"beta": 0.5, "labelSmoothing": 0.05}},
+    )
+    preference.config["dataset"] |= {"path": pairs(tmp_path / "pairs.jsonl"), "format": "Preference"}
+    done = run(preference)
+    margins = done.figure("rewardMargin")
+    assert done.losses[0] == pytest.approx(math.log(2), rel=1e-5), "the model starts as its own reference"
+    assert margins[0] == pytest.approx(0, abs=1e-4)
+    assert margins[-1] > 1
+    assert done.losses[-1] < 0.5
+    assert done.figure("rewardAccuracy")[-1] == 1
+    assert done.figure("rewardChosen")[-1] > done.figure("rewardRejected")[-1]
+    held_out = [step.figures["evalLoss"] for step in done.steps if "evalLoss" in step.figures]
+    assert held_out[-1] < math.log(2), "it is preferred where it was not trained, too"
+
+
+def test_a_resumed_dpo_run_measures_against_the_same_reference(job: Callable[..., Job], tmp_path: Path) -> None:
+    settings = {"maxSteps": 6, "learningRate": 5e-3}
+    dataset = {"path": pairs(tmp_path / "pairs.jsonl"), "format": "Preference"}
+    runs = []
+    for name in ("whole", "halved"):
+        one = job(name, method=FULL, hyperparameters=settings, objective={"dpo": {}}, checkpoint={"everySteps": 3})
+        one.config["dataset"] |= dataset
+        runs.append(one)
+    whole, halved = runs
+    expected = run(whole)
+    stopped = run(halved, steps=3)
+    rest = run(halved)
+    assert [step.step for step in rest.steps] == [4, 5, 6]
+    assert stopped.losses + rest.losses == pytest.approx(expected.losses, rel=1e-5)
 
 
 @pytest.mark.parametrize("change", ["vocabulary", "missing"])
