@@ -99,10 +99,10 @@ def check_formats(config: TrainerConfig) -> None:
     """
     formats = {part.format for part in config.dataset.sources}
     method = config.method
-    if config.hyperparameters.packing and (method.prefix or method.adapter or config.objective.dpo):
+    if config.hyperparameters.packing and (method.prefix_tuning or method.adapter or config.objective.dpo):
         raise StageError(
             ExitCode.INVALID_CONFIG,
-            "hyperparameters.packing puts several records into one row, which method.prefix, method.adapter and "
+            "hyperparameters.packing puts several records into one row, which method.prefixTuning, method.adapter and "
             "objective.dpo cannot do: set it to false",
         )
     if (DatasetFormat.PREFERENCE in formats) != (config.objective.dpo is not None):

@@ -1,0 +1,367 @@
+"""Every kind of file and format, the account of its rows, the order of a mixture, and packed rows."""
+
+import csv
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.trainer.support import CHATML
+from tunewright_api.dataset import DatasetFormat
+from tunewright_api.names import ExitCode
+from tunewright_api.trainer_config import DatasetInput
+from tunewright_trainer.data import store
+from tunewright_trainer.data.account import Fate
+from tunewright_trainer.data.build import TRAIN, VALIDATION, Built, build_dataset
+from tunewright_trainer.data.chat import ChatTemplate
+from tunewright_trainer.data.formats import Example, parse_row
+from tunewright_trainer.data.locate import locate
+from tunewright_trainer.data.order import LengthGroupedOrder, MixtureOrder
+from tunewright_trainer.data.packing import pack
+from tunewright_trainer.data.rows import BadRecordError, Problem, Row, RowRule, find_files, read_rows
+from tunewright_trainer.data.split import DataOrder
+from tunewright_trainer.data.tokens import load_encoder
+from tunewright_trainer.errors import StageError
+
+ROWS = [{"prompt": f"Frage {n}?", "completion": f'Ja,\n"{n}" ü'} for n in range(7)]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """The rows in the form that the name asks for."""
+    import pyarrow  # type: ignore[import-untyped]
+    import zstandard
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
+    if name.endswith(".parquet"):
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return path
+    if name.endswith(".json"):
+        text = json.dumps(rows, indent=1, ensure_ascii=False)
+    elif name.endswith(".csv"):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        text = path.read_text(encoding="utf-8")
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    content = text.encode()
+    if path.suffix == ".gz":
+        content = gzip.compress(content)
+    if path.suffix == ".zst":
+        content = zstandard.compress(content)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.jsonl",
+        "a.json",
+        "a.csv",
+        "a.parquet",
+        "a.jsonl.gz",
+        "a.json.zst",
+        "a.csv.gz",
+        "set/data/train-0-of-1.parquet",
+    ],
+)
+def test_every_kind_of_file_says_the_same(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / name, ROWS)
+    (file,) = find_files(tmp_path / "set" if name.startswith("set") else path)
+    assert [row.value for row in read_rows(file) if isinstance(row, Row)] == ROWS
+
+
+def test_a_dataset_that_hugging_face_saved(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "splits")
+    for name in ("one", "splits"):
+        rows = [row for file in find_files(tmp_path / name) for row in read_rows(file)]
+        assert rows == [Row(number, value) for number, value in enumerate(ROWS, start=1)]
+    two = {"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS)}
+    datasets.DatasetDict(two).save_to_disk(tmp_path / "two")
+    with pytest.raises(StageError, match=r"several splits \(two/train, two/test\)"):
+        find_files(tmp_path / "two")
+
+
+def test_a_wrong_row_keeps_its_line_in_an_array_and_in_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[\n{"text": "a"},\n\n{"text": }\n]')
+    assert [row.line for row in read_rows(tmp_path / "a.json")] == [2, 4]
+    (tmp_path / "a.csv").write_text('prompt,completion\n"a\nb",c\nonly one\nd,e\n')
+    first, second, third = read_rows(tmp_path / "a.csv")
+    assert (first.line, second.line, third.line) == (2, 4, 5)
+    assert isinstance(second, Problem)
+    assert second.rule is RowRule.NOT_CSV
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('ab]},\\"'), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(values=st.lists(json_values, max_size=8), indent=st.sampled_from([None, 1]))
+def test_an_array_is_read_element_by_element(tmp_path: Path, values: list[Any], indent: int | None) -> None:
+    path = tmp_path / "array.json"
+    path.write_text(json.dumps(values, indent=indent))
+    assert [row.value for row in read_rows(path) if isinstance(row, Row)] == values
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl.gz", ROWS)
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(StageError, match=r"a\.jsonl\.gz is damaged") as caught:
+        list(read_rows(path))
+    assert caught.value.code is ExitCode.INVALID_DATA
+
+
+def test_the_formats() -> None:
+    answer = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert parse_row({"input": "q", "target": "a", "metadata": {"x": 1}}, DatasetFormat.INPUT_TARGET) == Example(answer)
+    assert parse_row({"text": "t"}, DatasetFormat.TEXT) == Example([], text="t")
+    pair = parse_row({"prompt": "q", "chosen": "a", "rejected": "b"}, DatasetFormat.PREFERENCE)
+    assert pair == Example(answer, rejected="b")
+
+
+@pytest.mark.parametrize(
+    ("row", "declared", "words"),
+    [
+        pytest.param(
+            {"instruction": "a", "output": "b", "text": "c"},
+            DatasetFormat.ALPACA,
+            r"reads as Alpaca \(instruction, output\) and as Text \(text\).*ignoreFields",
+            id="two readings",
+        ),
+        pytest.param(
+            {"input": "a", "target": "b"},
+            DatasetFormat.ALPACA,
+            "it reads as InputTarget.*format: InputTarget",
+            id="other",
+        ),
+        pytest.param(
+            {"prompt": "a", "chosen": "b", "rejected": "b"}, DatasetFormat.PREFERENCE, "nothing to prefer", id="a tie"
+        ),
+        pytest.param(
+            {"input": "a", "target": "b", "metadata": 1}, DatasetFormat.INPUT_TARGET, "metadata", id="metadata"
+        ),
+    ],
+)
+def test_the_declared_format_is_held_against_the_content(
+    row: dict[str, Any], declared: DatasetFormat, words: str
+) -> None:
+    with pytest.raises(BadRecordError, match=words):
+        parse_row(row, declared)
+
+
+def test_a_field_that_is_ignored_makes_no_second_reading() -> None:
+    row = {"instruction": "a", "output": "b", "text": "c"}
+    assert parse_row(row, DatasetFormat.ALPACA, ["text"]).messages[1]["content"] == "b"
+
+
+# --- the account ------------------------------------------------------------------------------
+
+
+def build(directory: Path, model: Path, lines: list[str], **rules: Any) -> Built:
+    directory.mkdir(parents=True)
+    (directory / "data.jsonl").write_text("\n".join(lines))
+    dataset = DatasetInput.model_validate(
+        {"path": str(directory / "data.jsonl"), "format": "PromptCompletion", "validationPercent": 20, **rules}
+    )
+    out = directory / "out"
+    out.mkdir()
+    sources = locate(dataset, directory / "scratch")
+    return build_dataset(dataset, sources, load_encoder(model), out, sequence_length=64, seed=1)
+
+
+def line(prompt: str, completion: str) -> str:
+    return json.dumps({"prompt": prompt, "completion": completion})
+
+
+WRONG = ["{", "[]", '{"prompt": "a"}', '{"prompt": "a", "completion": ""}']
+kinds = st.lists(
+    st.sampled_from(["wrong", "long", "copy"]) | st.integers(0, 30).map(lambda number: f"row {number}"), max_size=20
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    rows=kinds,
+    on_long=st.sampled_from(["Truncate", "Drop"]),
+    on_duplicate=st.sampled_from(["Keep", "Drop"]),
+)
+def test_the_account_adds_up(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rows: list[str], on_long: str, on_duplicate: str
+) -> None:
+    lines = [line("first", "1"), line("second", "2")]
+    for number, row in enumerate(rows):
+        content = {
+            "wrong": WRONG[number % len(WRONG)],
+            "long": line("a", f"{number} " * 60),
+            "copy": line("FIRST ", "1"),
+        }
+        lines.append(content.get(row, line(row, "same")))
+    directory = tmp_path_factory.mktemp("account") / "set"
+    rules = {"onBadRow": "Quarantine", "onLongRecord": on_long, "onDuplicate": on_duplicate}
+    built = build(directory, tiny_model, lines, **rules)
+    account = built.account
+    left_out = account.total(Fate.DROPPED) + account.total(Fate.QUARANTINED)
+    assert account.read == len(lines)
+    assert account.read == account.unchanged + account.total(Fate.FIXED) + left_out
+    assert account.unchanged + account.total(Fate.FIXED) == account.train + account.held_out
+    assert account.total(Fate.QUARANTINED) == rows.count("wrong")
+    out = directory / "out"
+    train, validation = store.read(out / TRAIN), store.read(out / VALIDATION)
+    assert (len(train), len(validation)) == (account.train, account.held_out)
+    noted = [json.loads(entry) for entry in (out / "rows.jsonl").read_text().splitlines()]
+    assert len(noted) == left_out + account.total(Fate.FIXED)
+    kept = Counter(record.line for part in (train, validation) for record in part)
+    lost = Counter(entry["line"] for entry in noted if entry["fate"] != "fixed")
+    assert kept + lost == Counter(range(1, len(lines) + 1))
+
+
+def test_each_row_that_is_not_unchanged_is_named_with_rule_and_line(tmp_path: Path, tiny_model: Path) -> None:
+    lines = [line("a", "1"), line("b", "2"), "{", line("A", "1"), line("c", "x" * 80)]
+    built = build(tmp_path / "set", tiny_model, lines, onBadRow="Quarantine", onDuplicate="Drop")
+    assert [(note.line, note.fate, note.rule) for note in built.notes] == [
+        (3, Fate.QUARANTINED, RowRule.NOT_JSON),
+        (4, Fate.DROPPED, RowRule.DUPLICATE),
+        (5, Fate.FIXED, RowRule.TRUNCATED),
+    ]
+    content = json.loads((tmp_path / "set" / "out" / "account.json").read_text())
+    assert content["dropped"] == {"Duplicate": 1}
+    with pytest.raises(StageError, match=r"line 3: not valid JSON") as caught:
+        build(tmp_path / "strict", tiny_model, lines)
+    assert caught.value.code is ExitCode.INVALID_DATA
+
+
+# --- order and packing ------------------------------------------------------------------------
+
+
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=2, max_size=4),
+    seed=st.integers(0, 99),
+    start=st.integers(0, 60),
+    data=st.data(),
+)
+def test_a_mixture_has_exact_shares_in_every_period_and_resumes_anywhere(
+    sizes: list[int], seed: int, start: int, data: st.DataObject
+) -> None:
+    weights = data.draw(st.lists(st.integers(1, 9), min_size=len(sizes), max_size=len(sizes)))
+    order = MixtureOrder(sizes, weights, seed)
+    period = sum(weights)
+    part = np.repeat(np.arange(len(sizes)), sizes)
+    seen = [order[position] for position in range(6 * period)]
+    for first in range(0, 6 * period, period):
+        assert np.bincount(part[seen[first : first + period]], minlength=len(sizes)).tolist() == weights
+    again = MixtureOrder(sizes, weights, seed)
+    assert [again[position] for position in range(start, 6 * period)] == seen[start:]
+    for number, size in enumerate(sizes):
+        of_part = [record for record in seen if part[record] == number]
+        assert all(len(set(of_part[at : at + size])) == size for at in range(0, len(of_part) - size + 1, size))
+
+
+@given(records=st.integers(1, 40), batch=st.integers(1, 4), steps=st.integers(1, 120), seed=st.integers(0, 9))
+def test_grouping_by_length_trains_the_same_records(records: int, batch: int, steps: int, seed: int) -> None:
+    lengths = np.random.default_rng(seed).integers(1, 100, records)
+    positions = steps * batch
+    plain, grouped = DataOrder(records, seed), None
+    grouped = LengthGroupedOrder(plain, lengths, batch, positions, seed)
+    size = LengthGroupedOrder.WINDOW * batch
+    for first in range(0, positions, size):
+        window = range(first, min(first + size, positions))
+        assert Counter(grouped[p] for p in window) == Counter(plain[p] for p in window)
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40), room=st.integers(0, 50))
+def test_packing_neither_splits_nor_loses_a_record(lengths: list[int], room: int) -> None:
+    capacity = max(lengths) + room
+    rows = pack(lengths, capacity)
+    assert sorted(record for row in rows for record in row) == list(range(len(lengths)))
+    assert all(sum(lengths[record] for record in row) <= capacity for row in rows)
+    assert rows == pack(lengths, capacity)
+
+
+def test_packed_records_have_the_loss_that_they_have_alone(tiny_model: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tunewright_trainer.batches import Packing, make_batch
+    from tunewright_trainer.objectives.supervised import Supervised
+
+    encoder = load_encoder(tiny_model)
+    records = [
+        store.prepared(n, turns, encoder.encode(turns, 200))
+        for n, turns in enumerate(parse_row(row, DatasetFormat.PROMPT_COMPLETION).messages for row in ROWS)
+        for turns in [[*turns[:-1], {"role": "assistant", "content": turns[-1]["content"] * (1 + n % 4)}]]
+    ]
+    alone = make_batch(records)
+    for attention in ("sdpa", "eager"):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation=attention)
+        want = float(Supervised().loss(model, alone).detach())
+        for packing in (Packing.ROWS, Packing.FLAT):
+            batch = make_batch(records, packing)
+            assert (batch.units, batch.tokens, batch.samples) == (alone.units, alone.tokens, alone.samples)
+            assert batch.labels.numel() < alone.labels.numel()
+            loss = float(Supervised().loss(model, batch).detach())
+            torch.testing.assert_close(loss, want, rtol=1e-5, atol=0)
+
+
+# --- templates --------------------------------------------------------------------------------
+
+LLAMA3 = (
+    "{{ '<|begin_of_text|>' }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' "
+    "+ m['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+MISTRAL = (
+    "{{ '<s>' }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + '</s>' }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        pytest.param(CHATML, ["Eins ü.<|im_end|>", "Zwei.<|im_end|>"], id="ChatML"),
+        pytest.param(LLAMA3, ["Eins ü.<|eot_id|>", "Zwei.<|eot_id|>"], id="Llama 3"),
+        pytest.param(MISTRAL, [" Eins ü.</s>", " Zwei.</s>"], id="Mistral"),
+    ],
+)
+def test_the_loss_counts_what_the_assistant_wrote(tiny_model: Path, template: str, said: list[str]) -> None:
+    encoder = load_encoder(tiny_model)
+    encoder.template = ChatTemplate(template, {})
+    turns = [
+        {"role": role, "content": content}
+        for role, content in [("user", "1?"), ("assistant", "Eins ü."), ("user", "2?"), ("assistant", "Zwei.")]
+    ]
+    encoded = encoder.encode(turns, 1000)
+    assert [encoder.decode(encoded.ids[start:end]) for start, end in encoded.spans] == said
+
+
+def test_tokenizer_and_template_that_do_not_fit_the_model(tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "chat_template.jinja").write_text(LLAMA3)
+    with pytest.raises(StageError, match=r"writes <\|begin_of_text\|>, which is no token"):
+        load_encoder(model).check(chat=True)
+    (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m['role'] }}{% endfor %}")
+    with pytest.raises(StageError, match="leaves out what the user says"):
+        load_encoder(model).check(chat=True)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    with pytest.raises(StageError, match="embeddings for 100"):
+        load_encoder(model).check(chat=False)
