@@ -66,7 +66,11 @@ test-rollouts: setup tools ## Rollouts through real Istio, Envoy and Prometheus,
 
 .PHONY: test-images
 test-images: setup images model ## Trainer and server: the real code on a real small model.
-	$(BIN)/pytest tests/trainer tests/server --timeout 600
+	$(BIN)/pytest tests/trainer tests/server -m "not exhaustive" --timeout 600
+
+.PHONY: test-memory
+test-memory: setup model ## The memory estimate against every setting that can be measured here (20 minutes).
+	$(BIN)/pytest tests/trainer/test_memory.py --timeout 900
 
 .PHONY: test-e2e
 test-e2e: setup tools images model ## Everything on the real node: containers, training, serving.

@@ -8,6 +8,9 @@ import pytest
 from benchmarks.trainer.memory import CASES, WITHIN, Case, estimated, measured
 from tests.trainer.support import Job
 
+# One of each kind; `make test-memory` measures the others, too.
+_USUAL = {"full", "lora, checkpointing", "qlora"}
+
 
 def test_prepare_reports_what_training_will_need(job: Callable[..., Job]) -> None:
     made = job(hyperparameters={"sequenceLength": 512})
@@ -20,6 +23,9 @@ def test_prepare_reports_what_training_will_need(job: Callable[..., Job]) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name, marks=[] if case.name in _USUAL else pytest.mark.exhaustive) for case in CASES],
+)
 def test_the_estimate_is_near_what_was_measured(case: Case, smollm: Path) -> None:
     assert estimated(case, smollm).total == pytest.approx(measured(case, smollm), rel=WITHIN)
