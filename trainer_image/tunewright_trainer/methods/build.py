@@ -74,6 +74,7 @@ def add_adapter(model: Any, method: Method) -> Any:
         return peft.get_peft_model(model, _peft_config(model, method))
     except ValueError as error:
         field = next(name for name, value in method.to_dict().items() if value is not None)
+        field += ".targetModules" if str(error).startswith("Target modules") else ""
         raise StageError(ExitCode.INVALID_CONFIG, f"method.{field}: {str(error).splitlines()[0]}") from error
 
 

@@ -100,8 +100,9 @@ class Zero:
         else:
             for name, buffer in persistent_buffers(self._model).items():
                 buffer.copy_(state["model"][name])
-            # DeepSpeed reads the entry of this rank.
-            self._optimizer.load_state_dict([state["optimizer"]] * self.data_size, load_from_fp32_weights=True)
+            # DeepSpeed reads the entry of this rank. ZeRO-3 wants a scaler in it; the numbers of ours follow below.
+            entry = state["optimizer"] | {"loss_scaler": self._optimizer.loss_scaler}
+            self._optimizer.load_state_dict([entry] * self.data_size, load_from_fp32_weights=True)
             if self._stage < 3:
                 self._optimizer.update_lp_params()
         if "scaler" in state:
