@@ -275,7 +275,7 @@ def test_every_query_of_every_dashboard_has_data_of_these_tests(stage: Stage, na
     assert without == []
     if PICTURES:
         ensure_packages({"rsvg-convert": "librsvg2-bin"}, print)
-        times = [f"--start={span.start}", f"--end={span.end}", f"--output={Path(PICTURES, name)}.png"]
+        times = [f"--start={span.start}", f"--end={span.end}", f"--output={Path(PICTURES, name)}.svg"]
         assert render.main([f"--prometheus={stage.mesh.prometheus_url}", f"--dashboard={name}", *times]) == 0
 
 
