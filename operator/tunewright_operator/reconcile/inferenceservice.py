@@ -115,7 +115,7 @@ async def reconcile(kube: Kube, config: OperatorConfig, obj: Manifest, children:
         traffic=_known_traffic(target.spec, previous),
         performance=previous.performance,
         route_refusal=find_refusal(foreign),
-        leads=("Service", obj["metadata"]["name"]) in map(key, step.apply),
+        leads=("Service", obj["metadata"]["name"]) in map(key, (*step.lead, *step.apply)),
     )
     status = compute_status(seen, now)
     announced = decided.state != state or seen.traffic != previous.traffic
