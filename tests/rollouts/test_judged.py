@@ -54,7 +54,8 @@ def test_slow_tokens_are_undone(stage: Stage) -> None:
 
 @pytest.mark.scenario("some-errors", timed=True)
 def test_some_errors_are_undone(stage: Stage) -> None:
-    undone(stage, {"errors": 0.34}, "ErrorRate", lambda value: value > 1)
+    """Every second request: the first window may hold two of them, which Prometheus extrapolates to three."""
+    undone(stage, {"errors": 0.5}, "ErrorRate", lambda value: value > 1)
 
 
 @pytest.mark.scenario("only-errors", timed=True)
@@ -65,7 +66,7 @@ def test_nothing_but_errors_is_undone(stage: Stage) -> None:
 
 @pytest.mark.scenario("broken-streams", timed=True)
 def test_broken_streams_are_undone(stage: Stage) -> None:
-    undone(stage, {"broken": 0.34}, "ErrorRate", lambda value: value > 1)
+    undone(stage, {"broken": 0.5}, "ErrorRate", lambda value: value > 1)
 
 
 @pytest.mark.scenario("cut-answers", timed=True)
