@@ -136,7 +136,7 @@ def test_an_operator_that_is_killed_at_each_weight_change_ends_as_one_that_is_no
         assert mortal.kills >= len(want["weights"]) - 1
         assert stage.stop(load).failures() == []
 
-        bad = stage.behave("v4", errors=0.34)
+        bad = stage.behave("v4", errors=0.5)
         load = stage.load()
         stage.move("v4")
         mortal.live_until("v4 undone", lambda: bool(stage.status().get("rejected")) and stage.carried_out())

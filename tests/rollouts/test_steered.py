@@ -186,7 +186,7 @@ def test_a_paused_rollout_keeps_its_weight_and_is_still_judged(stage: Stage) -> 
     checked = stage.candidate().get("checkedAt", "")
     stage.wait("checks that go on", lambda: stage.candidate().get("checkedAt", "") > checked)
     assert (stage.candidate()["weight"], stage.candidate()["paused"]) == (20, True)
-    good.errors = 0.34
+    good.errors = 0.5
     stage.rolled_back("ErrorRate")
 
 
