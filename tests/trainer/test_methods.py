@@ -16,7 +16,7 @@ from tunewright_api.names import ExitCode
 from tunewright_api.results import TrainResult
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import weights
-from tunewright_trainer.batches import collate, labels
+from tunewright_trainer.batches import make_batch
 from tunewright_trainer.data.store import PreparedRecord
 from tunewright_trainer.data.tokens import load_encoder
 from tunewright_trainer.errors import StageError
@@ -29,7 +29,6 @@ from tunewright_trainer.methods.build import build_model
 from tunewright_trainer.methods.freeze import frozen
 from tunewright_trainer.methods.lora import lora_arguments
 from tunewright_trainer.methods.prefix import prefix_arguments, prefix_tensors
-from tunewright_trainer.objectives.objective import IGNORED, Batch
 from tunewright_trainer.objectives.supervised import Supervised
 from tunewright_trainer.optim.optimizer import build_optimizer
 from tunewright_trainer.parallel.build import build_strategy
@@ -69,15 +68,12 @@ def train(config: TrainerConfig, base: Path, learned: PreparedRecord, steps: int
     model = build_model(config, base, "cpu")
     strategy = build_strategy(config, Processes(device=torch.device("cpu")))
     strategy.wrap(model, lambda named: build_optimizer(named, config.hyperparameters, "cpu"))
-    tensors = collate([{"input_ids": learned.ids, "labels": labels(learned)}] * 2)
-    expected = tensors.pop("labels")
-    units = int((expected[:, 1:] != IGNORED).sum())
-    batch = Batch(tensors, expected, units, 2 * len(learned.ids), 2)
+    batch = make_batch([learned] * 2)
     losses = [
         strategy.step(
             [batch],
             Supervised(),
-            units=units,
+            units=batch.units,
             learning_rate=config.hyperparameters.learning_rate,
             max_grad_norm=1.0,
         ).loss

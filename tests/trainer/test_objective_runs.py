@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from tests.trainer.support import Job, make_job
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
-from tunewright_trainer.batches import collate, labels
+from tunewright_trainer.batches import padded
 from tunewright_trainer.data import store
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.layout import Layout
@@ -124,10 +124,10 @@ def answer_loss(model: Any, records: Path) -> float:
     """Mean over the assistant's tokens, by transformers' own loss."""
     total, count = 0.0, 0
     for record in store.read(records):
-        batch = collate([{"input_ids": record.ids, "labels": labels(record)}])
-        predicted = int((batch["labels"][:, 1:] != -100).sum())
+        inputs, expected = padded([record])
+        predicted = int((expected[:, 1:] != -100).sum())
         with torch.no_grad():
-            total += model(**batch).loss.item() * predicted
+            total += model(**inputs, labels=expected).loss.item() * predicted
         count += predicted
     return total / count
 

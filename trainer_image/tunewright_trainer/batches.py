@@ -1,6 +1,6 @@
 """Prepared records -> one micro batch, the same in training and evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -11,7 +11,7 @@ from tunewright_trainer.data.packing import pack
 from tunewright_trainer.data.store import Answer, PreparedRecord
 from tunewright_trainer.objectives.objective import IGNORED, Batch
 
-__all__ = ["IGNORED", "Packing", "collate", "labels", "make_batch"]
+__all__ = ["IGNORED", "Packing", "labels", "make_batch", "padded"]
 
 
 class Packing(Enum):
@@ -45,10 +45,10 @@ def make_batch(records: Sequence[PreparedRecord], packing: Packing = Packing.NON
     """
     pairs = [record.rejected for record in records if record.rejected]
     if pairs:
-        inputs, expected = _padded([*records, *pairs])
+        inputs, expected = padded([*records, *pairs])
         units = len(pairs)
     elif packing is Packing.NONE:
-        inputs, expected = _padded(records)
+        inputs, expected = padded(records)
         units = int((expected[:, 1:] != IGNORED).sum())
     else:
         inputs, expected = _packed(records, packing)
@@ -57,23 +57,18 @@ def make_batch(records: Sequence[PreparedRecord], packing: Packing = Packing.NON
     return Batch(inputs=inputs, labels=expected, units=units, tokens=tokens, samples=len(records))
 
 
-def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
-    """Pad to the longest row, on the right: tensors of shape (rows, longest)."""
-    longest = max(len(row["input_ids"]) for row in rows)
+def padded(records: Sequence[PreparedRecord | Answer]) -> tuple[dict[str, Any], Tensor]:
+    """A row each, padded on the right to the longest: (the model's inputs, labels), of shape (rows, longest)."""
+    longest = max(len(record.ids) for record in records)
 
-    def pad(values: list[int], filler: int) -> list[int]:
-        return values + [filler] * (longest - len(values))
+    def pad(rows: Iterable[list[int]], filler: int) -> Tensor:
+        return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
 
-    return {
-        "input_ids": torch.tensor([pad(row["input_ids"], 0) for row in rows]),
-        "attention_mask": torch.tensor([pad([1] * len(row["input_ids"]), 0) for row in rows]),
-        "labels": torch.tensor([pad(row["labels"], IGNORED) for row in rows]),
+    inputs: dict[str, Any] = {
+        "input_ids": pad((record.ids for record in records), 0),
+        "attention_mask": pad(([1] * len(record.ids) for record in records), 0),
     }
-
-
-def _padded(records: Sequence[PreparedRecord | Answer]) -> tuple[dict[str, Any], Tensor]:
-    inputs: dict[str, Any] = collate([{"input_ids": record.ids, "labels": labels(record)} for record in records])
-    return inputs, inputs.pop("labels")
+    return inputs, pad(map(labels, records), IGNORED)
 
 
 def _packed(records: Sequence[PreparedRecord], packing: Packing) -> tuple[dict[str, Any], Tensor]:

@@ -21,16 +21,15 @@ def evaluate_loss(model: Any, records: Sequence[PreparedRecord]) -> float:
     """Mean negative log-likelihood per assistant token, in nats, over all records. No gradients are kept."""
     import torch
 
-    from tunewright_trainer.batches import IGNORED, collate, labels
+    from tunewright_trainer.batches import IGNORED, padded
 
     total, count = 0.0, 0
     ordered = sorted(records, key=lambda record: len(record.ids))
     with torch.inference_mode():
         for rows in chunks(ordered, _BATCH):
-            batch = collate([{"input_ids": row.ids, "labels": labels(row)} for row in rows])
-            batch = {key: value.to(model.device) for key, value in batch.items()}
-            targets = batch.pop("labels")[:, 1:]
-            logits = model(**batch).logits[:, :-1]
+            inputs, expected = padded(rows)
+            targets = expected[:, 1:].to(model.device)
+            logits = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits[:, :-1]
             wanted = targets != IGNORED
             total += torch.nn.functional.cross_entropy(logits[wanted].float(), targets[wanted], reduction="sum").item()
             count += int(wanted.sum())

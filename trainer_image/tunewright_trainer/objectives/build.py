@@ -12,7 +12,7 @@ from torch import nn
 from tunewright_api import objective as api
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
-from tunewright_trainer.batches import collate, labels
+from tunewright_trainer.batches import make_batch
 from tunewright_trainer.data import store
 from tunewright_trainer.data.split import sample
 from tunewright_trainer.layout import Layout
@@ -21,7 +21,7 @@ from tunewright_trainer.objectives.distillation import Distillation
 from tunewright_trainer.objectives.dpo import Dpo
 from tunewright_trainer.objectives.ewc import ElasticWeights, anchors_of, estimate_fisher
 from tunewright_trainer.objectives.forward import bare
-from tunewright_trainer.objectives.objective import IGNORED, Batch, Objective
+from tunewright_trainer.objectives.objective import Objective
 from tunewright_trainer.objectives.supervised import Supervised
 from tunewright_trainer.objectives.teacher import load_teacher
 from tunewright_trainer.parallel.update import casting
@@ -78,17 +78,10 @@ def _elastic_weights(
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     anchors = anchors_of(model.to(device))
     cast = casting(device, _dtype(autocast_dtype(config)))
-    estimate_fisher(model, [to_device(_alone(record), device) for record in known[rank::size]], anchors, cast)
+    estimate_fisher(model, [to_device(make_batch([record]), device) for record in known[rank::size]], anchors, cast)
     if not rank:
         log.info("Fisher information estimated", records=len(known), tensors=len(anchors))
     return ElasticWeights(anchors, ewc.lambda_)
-
-
-def _alone(record: store.PreparedRecord) -> Batch:
-    tensors = collate([{"input_ids": record.ids, "labels": labels(record)}])
-    expected = tensors.pop("labels")
-    units = int((expected[:, 1:] != IGNORED).sum())
-    return Batch(inputs=tensors, labels=expected, units=units, tokens=len(record.ids), samples=1)
 
 
 def _dtype(name: str | None) -> torch.dtype | None:
