@@ -12,7 +12,7 @@ from tunewright_trainer import weights
 from tunewright_trainer.objectives.objective import Batch, Objective
 from tunewright_trainer.parallel.replica import replica_state, restore_replica
 from tunewright_trainer.parallel.strategy import OptimizerFactory, StepResult
-from tunewright_trainer.parallel.update import Cast, Update, accumulate, loss_sum
+from tunewright_trainer.parallel.update import Cast, Update, accumulate, loss_sum_of_all
 from tunewright_trainer.processes import Processes
 
 
@@ -62,9 +62,7 @@ class DataParallel:
 
     def evaluate(self, micro_batches: Sequence[Batch], objective: Objective) -> float:
         """See `Strategy.evaluate`."""
-        total = loss_sum(self._model, micro_batches, objective, self._cast)
-        dist.all_reduce(total)
-        return float(total)
+        return loss_sum_of_all(self._model, micro_batches, objective, self._cast)
 
     def state(self) -> dict[str, Any]:
         """See `Strategy.state`."""

@@ -17,7 +17,7 @@ from tunewright_trainer.objectives.objective import Batch, Objective
 from tunewright_trainer.parallel.gradients import clip, squared_norm
 from tunewright_trainer.parallel.replica import trainable_state
 from tunewright_trainer.parallel.strategy import OptimizerFactory, StepResult
-from tunewright_trainer.parallel.update import accumulate, casting, loss_sum, set_learning_rate
+from tunewright_trainer.parallel.update import accumulate, casting, loss_sum_of_all, set_learning_rate
 from tunewright_trainer.processes import Processes
 
 
@@ -40,7 +40,7 @@ class FullySharded:
     def wrap(self, model: nn.Module, optimizer: OptimizerFactory) -> None:
         """Divide the model, layer by layer, and make the optimizer of this process's shards."""
         arguments = self._arguments()
-        for layer in decoder_layers(model):
+        for layer in sharding_units(model):
             fully_shard(layer, **arguments)
         fully_shard(model, **arguments)
         self._model: Any = model
@@ -81,9 +81,7 @@ class FullySharded:
 
     def evaluate(self, micro_batches: Sequence[Batch], objective: Objective) -> float:
         """See `Strategy.evaluate`. All processes give the same number of micro batches: each gathers the layers."""
-        total = loss_sum(self._model, micro_batches, objective, self._cast)
-        dist.all_reduce(total)
-        return float(total)
+        return loss_sum_of_all(self._model, micro_batches, objective, self._cast)
 
     def state(self) -> dict[str, Any]:
         """See `Strategy.state`: the shards of this process."""
@@ -128,7 +126,7 @@ class FullySharded:
         }
 
 
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
+def sharding_units(model: nn.Module) -> list[nn.Module]:
     """The modules that compute one after the other: what the architecture says must not be split."""
     names: set[str] = set()
     for module in model.modules():

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -64,6 +65,13 @@ def loss_sum(model: nn.Module, micro_batches: Sequence[Batch], objective: Object
     """The sum of the losses in evaluation mode: an fp32 scalar on the device."""
     with torch.no_grad(), evaluating(model), cast():
         return torch.stack([objective.loss(model, batch) for batch in micro_batches]).sum()
+
+
+def loss_sum_of_all(model: nn.Module, micro_batches: Sequence[Batch], objective: Objective, cast: Cast) -> float:
+    """`loss_sum`, added up over all processes, each of which has records of its own."""
+    total = loss_sum(model, micro_batches, objective, cast)
+    dist.all_reduce(total)
+    return float(total)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from tunewright_trainer import weights
 from tunewright_trainer.objectives.objective import Batch, Objective
 from tunewright_trainer.parallel.replica import persistent_buffers, restore_trainable, trainable_state
 from tunewright_trainer.parallel.strategy import OptimizerFactory, StepResult
-from tunewright_trainer.parallel.update import accumulate, casting, loss_sum, set_learning_rate
+from tunewright_trainer.parallel.update import accumulate, casting, loss_sum_of_all, set_learning_rate
 from tunewright_trainer.processes import Processes
 
 _OBJECTS = ("loss_scaler", "param_slice_mappings", "zero_stage")
@@ -79,9 +79,7 @@ class Zero:
 
     def evaluate(self, micro_batches: Sequence[Batch], objective: Objective) -> float:
         """See `Strategy.evaluate`."""
-        total = loss_sum(self._engine, micro_batches, objective, self._cast)
-        dist.all_reduce(total)
-        return float(total)
+        return loss_sum_of_all(self._engine, micro_batches, objective, self._cast)
 
     def state(self) -> dict[str, Any]:
         """See `Strategy.state`. The fp32 master weights of ZeRO are part of the optimizer's state."""
