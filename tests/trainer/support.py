@@ -11,9 +11,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from tunewright_trainer.steps import StepRecord
 
 REPO = Path(__file__).resolve().parents[2]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -22,6 +24,27 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 HIDDEN, LAYERS, INTERMEDIATE, HEADS = 32, 2, 64, 2
+
+
+def step_record(step: int = 1, **changes: Any) -> StepRecord:
+    """A step of a run of 100, but for what a test is about."""
+    made = StepRecord(
+        step=step,
+        total_steps=100,
+        epoch=step / 50,
+        loss=1.0,
+        learning_rate=1e-4,
+        grad_norm=1.5,
+        seconds=0.5,
+        data_wait_seconds=0.05,
+        checkpoint_stall_seconds=0.0,
+        tokens=1000,
+        tokens_per_second=2000.0,
+        samples=4,
+        memory_bytes=2**30,
+        peak_memory_bytes=2**30,
+    )
+    return replace(made, **changes)
 
 
 def real_model() -> Path:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainer.support import REPO, free_port, make_job
+from tests.trainer.support import REPO, free_port, make_job, step_record
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_api.training_guards import Divergence
@@ -31,22 +31,7 @@ GIB = 2**30
 
 
 def record(step: int, loss: float = 1.0, memory: int = GIB, total: int = 1000) -> StepRecord:
-    return StepRecord(
-        step=step,
-        total_steps=total,
-        epoch=0.0,
-        loss=loss,
-        learning_rate=1e-4,
-        grad_norm=1.0,
-        seconds=1.0,
-        data_wait_seconds=0.0,
-        checkpoint_stall_seconds=0.0,
-        tokens=100,
-        tokens_per_second=100.0,
-        samples=1,
-        memory_bytes=memory,
-        peak_memory_bytes=memory,
-    )
+    return step_record(step, total_steps=total, loss=loss, memory_bytes=memory, peak_memory_bytes=memory)
 
 
 # --- divergence -------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.trainer.support import Job
+from tests.trainer.support import Job, step_record
 from tunewright_api.hyperparameters import EarlyStopping, Hyperparameters, Scheduler
 from tunewright_api.hyperparameters import Optimizer as OptimizerName
 from tunewright_trainer.optim import optimizer as optimizer_module
@@ -111,23 +111,7 @@ def test_it_stops_exactly_when_the_last_ones_were_no_better_than_the_best_before
 
 def evaluated(loss: float | None) -> StepRecord:
     """A step, after which the held-out records may have been looked at."""
-    return StepRecord(
-        step=1,
-        total_steps=9,
-        epoch=0.1,
-        loss=1.0,
-        learning_rate=1e-3,
-        grad_norm=1.0,
-        seconds=1.0,
-        data_wait_seconds=0.0,
-        checkpoint_stall_seconds=0.0,
-        tokens=1,
-        tokens_per_second=1.0,
-        samples=1,
-        memory_bytes=1,
-        peak_memory_bytes=1,
-        figures={} if loss is None else {"evalLoss": loss},
-    )
+    return step_record(figures={} if loss is None else {"evalLoss": loss})
 
 
 def test_the_hook_remembers_what_was_before_a_resume_and_steps_without_evaluation_do_not_count() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.trainer.support import Job, write_tiny_model
+from tests.trainer.support import Job, step_record, write_tiny_model
 from tunewright_api.artifact import verify
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import config as configuration
@@ -27,24 +27,8 @@ from tunewright_trainer.steps import EVAL_LOSS, StepRecord
 
 
 def record(step: int, loss: float = 0.0, **figures: float) -> StepRecord:
-    """A step of a run of 100."""
-    return StepRecord(
-        step=step,
-        total_steps=100,
-        epoch=step / 50,
-        loss=loss or 2 / step,
-        learning_rate=1e-4,
-        grad_norm=1.5,
-        seconds=0.5,
-        data_wait_seconds=0.05,
-        checkpoint_stall_seconds=0.0,
-        tokens=1000,
-        tokens_per_second=2000.0,
-        samples=4,
-        memory_bytes=10,
-        peak_memory_bytes=20,
-        figures=figures,
-    )
+    """A step of a run whose loss falls."""
+    return step_record(step, loss=loss or 2 / step, figures=figures)
 
 
 def load(job: Job) -> TrainerConfig:
