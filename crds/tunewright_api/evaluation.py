@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from tunewright_api.base import (
-    LocalObjectRef,
     LongText,
     Model,
     Rule,
@@ -14,6 +13,7 @@ from tunewright_api.base import (
     Text,
 )
 from tunewright_api.dataset import DatasetFormat
+from tunewright_api.judge import JudgeEndpoint
 from tunewright_api.uris import PvcUri
 
 
@@ -81,7 +81,7 @@ class Gate(Model):
         return value >= self.min if self.min is not None else value <= (self.max or 0.0)
 
 
-class EvaluationJudge(Model):
+class EvaluationJudge(JudgeEndpoint):
     """An OpenAI-compatible endpoint that scores each answer from 1 to 5 by a rubric."""
 
     cel: ClassVar = (
@@ -91,20 +91,11 @@ class EvaluationJudge(Model):
         ),
     )
 
-    url: Annotated[str, StringConstraints(max_length=1024, pattern=r"^https?://[^\s]+$")] = Field(
-        description="Base URL that ends before /chat/completions, such as http://judge.tools/v1."
-    )
-    model: Annotated[str, StringConstraints(min_length=1, max_length=253)] = Field(description="Model of the requests.")
     rubric: Annotated[str, StringConstraints(min_length=1, max_length=4096)] = Field(
         description="What a good answer is: what deserves 5, and what 1."
     )
     max_records: int = Field(
         default=50, ge=1, le=10_000, description="Evaluated records to score at most, with one request per model each."
-    )
-    secret_ref: LocalObjectRef | None = Field(
-        default=None,
-        description="Secret of this namespace whose key API_KEY is sent as bearer token; its label "
-        'tunewright.io/judge: "true" allows that.',
     )
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from tunewright_api.base import Duration, LocalObjectRef, Model, Name, Rule
+from tunewright_api.base import Duration, Model, Name, Rule
+from tunewright_api.judge import JudgeEndpoint
 
 
 class Strategy(StrEnum):
@@ -87,7 +88,7 @@ class Probe(Model):
     )
 
 
-class Judge(Model):
+class Judge(JudgeEndpoint):
     """An OpenAI-compatible endpoint that decides whether an answer meets its rubric."""
 
     cel: ClassVar = (
@@ -95,16 +96,6 @@ class Judge(Model):
             "!self.url.matches('^https?://([^/@]*@|localhost|127[.]|0[.]|169[.]254[.]|.?::)')",
             "judge.url must name a host other than the operator's own, without user and password: use secretRef",
         ),
-    )
-
-    url: Annotated[str, StringConstraints(max_length=1024, pattern=r"^https?://[^\s]+$")] = Field(
-        description="Base URL that ends before /chat/completions, such as http://judge.tools/v1."
-    )
-    model: Annotated[str, StringConstraints(min_length=1, max_length=253)] = Field(description="Model of the requests.")
-    secret_ref: LocalObjectRef | None = Field(
-        default=None,
-        description="Secret of this namespace whose key API_KEY is sent as bearer token; its label "
-        'tunewright.io/judge: "true" allows that.',
     )
 
 
