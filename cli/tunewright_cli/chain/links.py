@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from tunewright_cli.chain.model import Object
 
 
+def carries(version: Object, alias: Mapping[str, str]) -> bool:
+    """Whether a version has the alias that a service asks for."""
+    spec = version["spec"]
+    return spec.get("modelName") == alias["modelName"] and alias["name"] in (spec.get("aliases") or ())
+
+
 @dataclass(frozen=True)
 class Links:
     """The objects of one namespace, by name, and how they hang together."""
@@ -41,12 +47,7 @@ class Links:
         if reference := model.get("versionRef"):
             return str(reference["name"])
         alias = model["alias"]
-        carriers = [
-            name
-            for name, version in self.versions.items()
-            if version["spec"].get("modelName") == alias["modelName"]
-            and alias["name"] in (version["spec"].get("aliases") or ())
-        ]
+        carriers = [name for name, version in self.versions.items() if carries(version, alias)]
         return carriers[0] if len(carriers) == 1 else ""
 
     def versions_of_service(self, name: str) -> list[str]:

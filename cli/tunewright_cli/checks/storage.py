@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tunewright_cli.chain.links import carries
 from tunewright_cli.chain.model import Object
 from tunewright_cli.chain.states import condition_status
 from tunewright_cli.checks.finding import Finding, broken, ok, unknown, warning
@@ -77,8 +78,7 @@ def _served(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
             yield namespace, str((status.get(role) or {}).get("version") or "")
         if alias := model.get("alias"):
             for version in snapshot.versions.items:
-                spec = version["spec"]
-                if spec["modelName"] == alias["modelName"] and alias["name"] in (spec.get("aliases") or ()):
+                if version["metadata"]["namespace"] == namespace and carries(version, alias):
                     yield namespace, version["metadata"]["name"]
         else:
             yield namespace, model["versionRef"]["name"]
