@@ -110,7 +110,7 @@ def complete_job(version: str = "v1") -> FineTuneJobStatus:
         observed_generation=1,
         conditions=conditions(Accepted="True", Trained="True:Succeeded", Complete="True:Registered"),
         stage=JobStage.COMPLETE,
-        message=f"registered as ModelVersion guide-{version}, which waits for approval",
+        message=f"registered as ModelVersion guide-{version}; approval is decided there",
         start_time=CREATED,
         completion_time="2026-11-22T14:49:07Z",
         dataset=DatasetStatus(records=310, train=279, validation=31, truncated=0, digest=DIGESTS["v1"]),

@@ -61,7 +61,7 @@ def _failed(seen: Situation) -> Standing | None:
 def _complete(seen: Situation) -> Standing | None:
     if not seen.registered:
         return None
-    return Standing(JobStage.COMPLETE, f"registered as ModelVersion {seen.registered}, which waits for approval")
+    return Standing(JobStage.COMPLETE, f"registered as ModelVersion {seen.registered}; approval is decided there")
 
 
 def _refused(seen: Situation) -> Standing | None:
