@@ -145,6 +145,10 @@ generate: setup ## Write CRDs, rules, dashboards and reference pages from the co
 docs-images: setup tools images model ## Draw the dashboards into docs/images from a run of the canary's scenarios.
 	DOCS_IMAGES=docs/images $(BIN)/pytest e2e/scenarios/test_canary.py -m node --timeout 2400
 
+.PHONY: docs-kubectl
+docs-kubectl: demo-canary ## Write docs/kubectl.md from the cluster of the canary's demo, which stays up.
+	$(RUN) e2e.demo page docs/kubectl.md
+
 .PHONY: lock
 lock: setup ## Pin every dependency anew.
 	$(RUN) e2e.images lock

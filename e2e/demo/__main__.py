@@ -1,10 +1,11 @@
-"""The demo's command line: `python -m e2e.demo run|canary|down`."""
+"""The demo's command line: `python -m e2e.demo run|canary|page|down`."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from subprocess import CalledProcessError
 
 import typer
@@ -14,7 +15,7 @@ from e2e.cluster.backends import select
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.local import LocalCluster
 from e2e.cluster.mesh import Mesh
-from e2e.demo import canary, quickstart, target, view
+from e2e.demo import canary, page, quickstart, target, view
 from e2e.demo.kubectl import Kubectl, KubectlError
 from e2e.demo.load import summarize
 from e2e.demo.preparation import run_side_by_side
@@ -151,6 +152,14 @@ def canary_demo() -> None:
     with clock.step("Version 3 is rolled back, while people ask"):
         roll_out(kubectl, mesh, canary.WORSE, "rolled back")
     canary_epilogue(kubectl, mesh, clock)
+
+
+@app.command(name="page")
+def write_page(path: Path) -> None:
+    """Write what kubectl shows of the demo's objects, for the documentation. Needs the cluster that `canary` leaves."""
+    kubectl = Kubectl(select().kubeconfig())
+    seen = page.sights(quickstart.NAMESPACE, JOB, canary.BETTER, SERVICE)
+    path.write_text(page.page(kubectl, seen))
 
 
 def make_version(kubectl: Kubectl, version: str) -> None:
