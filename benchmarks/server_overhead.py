@@ -1,11 +1,12 @@
 """What Envoy and the server image cost against bare vLLM.
 
-Usage: `python -m benchmarks.server_overhead [--rounds N] [--clients N]`
+Usage: `python -m benchmarks.server_overhead [--rounds N] [--clients N] [--first-tokens N]`
 
 Two servers of the same small model on this machine: vLLM alone, and vLLM with our middleware and supervisor behind an
 Envoy, with the same arguments otherwise. They take turns, round by round, so that what else the machine does meets
 both. Prints tokens per second, CPU time per token and the first token's latency of both, ratios and differences, and
 the cost of the middleware alone. CPU time per token is the steadier figure on a machine that is busy with other things.
+The first token is timed on requests of one token, one at a time: of concurrent streams its latency is the queue's.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Target:
 
 @dataclass
 class Series:
-    """What was measured of one server: per round, and per request."""
+    """What was measured of one server: per round of concurrent streams, and per request that was alone."""
 
     tokens_per_second: list[float] = field(default_factory=list)
     cpu_per_token: list[float] = field(default_factory=list)
@@ -83,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20, help="rounds of each server (default: 20)")
     parser.add_argument("--clients", type=int, default=4, help="streams at a time (default: 4)")
+    parser.add_argument("--first-tokens", type=int, default=500, help="requests of one token (default: 500)")
     options = parser.parse_args()
     runtime = find_runtime()
     if runtime is None:
@@ -93,7 +95,7 @@ def main() -> None:
         bare(runtime, model, Path(directory)) as plain,
         ours(runtime, model, Path(directory) / "ours") as guarded,
     ):
-        bare_series, our_series = asyncio.run(measure(plain, guarded, options.rounds, options.clients))
+        bare_series, our_series = asyncio.run(measure(plain, guarded, options))
     report(bare_series, our_series, options.clients)
     with_it, without = asyncio.run(cost_of_a_chunk())
     print(f"the middleware alone: {(with_it - without) * 1e6:.2f} µs per streamed token")
@@ -104,7 +106,7 @@ def report(plain: Series, guarded: Series, clients: int) -> None:
     load = os.getloadavg()[0]
     print(
         f"SmolLM2-135M, clients {clients}, {len(plain.tokens_per_second)} rounds of {REQUESTS} requests of {TOKENS} "
-        f"tokens each, {os.cpu_count()} cores, load {load:.1f}"
+        f"tokens each, then {len(plain.first_token)} of one token, {os.cpu_count()} cores, load {load:.1f}"
     )
     for name, series in (("bare vLLM", plain), ("Envoy, image", guarded)):
         print(
@@ -175,16 +177,19 @@ def answers(port: int) -> bool:
         return False
 
 
-async def measure(plain: Target, guarded: Target, rounds: int, clients: int) -> tuple[Series, Series]:
-    """Rounds of both in turn, the first of each for warming up."""
+async def measure(plain: Target, guarded: Target, options: argparse.Namespace) -> tuple[Series, Series]:
+    """Rounds of both in turn, the first of each for warming up; then single requests in turn."""
     series = {plain: Series(), guarded: Series()}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         for target in series:
-            await play(session, target, Series(), clients)
-        for number in range(rounds):
+            await play(session, target, Series(), options.clients)
+        for number in range(options.rounds):
             # Who comes first changes as well.
             for target in (plain, guarded) if number % 2 else (guarded, plain):
-                await play(session, target, series[target], clients)
+                await play(session, target, series[target], options.clients)
+        for number in range(options.first_tokens):
+            for target in (plain, guarded) if number % 2 else (guarded, plain):
+                series[target].first_token.append(await stream(session, target.port, 1))
     return series[plain], series[guarded]
 
 
@@ -194,7 +199,7 @@ async def play(session: aiohttp.ClientSession, target: Target, series: Series, c
 
     async def client() -> None:
         for _ in left:
-            series.first_token.append(await stream(session, target.port))
+            await stream(session, target.port, TOKENS)
 
     started, cpu = time.perf_counter(), target.cpu_seconds()
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -203,9 +208,9 @@ async def play(session: aiohttp.ClientSession, target: Target, series: Series, c
     series.cpu_per_token.append((target.cpu_seconds() - cpu) / tokens)
 
 
-async def stream(session: aiohttp.ClientSession, port: int) -> float:
+async def stream(session: aiohttp.ClientSession, port: int, tokens: int) -> float:
     """Read one whole stream; seconds to its first token."""
-    body = {"model": "demo", "prompt": PROMPT, "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+    body = {"model": "demo", "prompt": PROMPT, "max_tokens": tokens, "ignore_eos": True, "stream": True}
     first = 0.0
     started = time.perf_counter()
     async with session.post(f"http://127.0.0.1:{port}/v1/completions", json=body) as response:
