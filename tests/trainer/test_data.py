@@ -98,6 +98,27 @@ def test_a_dataset_that_hugging_face_saved(tmp_path: Path, monkeypatch: pytest.M
         find_files(tmp_path / "two")
 
 
+@pytest.mark.parametrize(
+    ("names", "want"),
+    [
+        pytest.param(["a.jsonl", "b.jsonl.gz", "readme.md"], ["a.jsonl", "b.jsonl.gz"], id="JSON Lines"),
+        pytest.param(["data/x.parquet", "info.json"], ["x.parquet"], id="as the Hugging Face hub lays it out"),
+        pytest.param(["a.jsonl", "b.parquet"], r"several kinds of files \(a.jsonl, b.parquet\)", id="two kinds"),
+        pytest.param(["train.jsonl", "test.jsonl"], r"several splits \(test\*, train\*\)", id="a test set in it"),
+        pytest.param(["a.csv"], "neither Parquet nor JSON Lines", id="nothing that is read from a directory"),
+    ],
+)
+def test_the_files_of_a_directory(names: list[str], want: list[str] | str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    if isinstance(want, list):
+        assert [file.name for file in find_files(tmp_path)] == want
+    else:
+        with pytest.raises(StageError, match=want):
+            find_files(tmp_path)
+
+
 def test_a_wrong_row_keeps_its_line_in_an_array_and_in_csv(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[\n{"text": "a"},\n\n{"text": }\n]')
     assert [row.line for row in read_rows(tmp_path / "a.json")] == [2, 4]

@@ -89,7 +89,9 @@ def test_prepare_and_verify_never_import_torch() -> None:
             "at least two are needed",
             id="one record",
         ),
-        pytest.param(lambda j: j.config["dataset"].update(path=str(j.root)), 66, "it is a directory", id="a directory"),
+        pytest.param(
+            lambda j: j.config["dataset"].update(path=str(j.root.parent)), 66, "it is a directory", id="a directory"
+        ),
         pytest.param(
             lambda j: j.config["hyperparameters"].update(sequenceLength=16),
             65,

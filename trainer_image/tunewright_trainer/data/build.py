@@ -137,7 +137,7 @@ class _Builder:
         self._accounts.append(account)
         for name, path in source.files:
             self._files.append(name)
-            for result in self._results(path, source.given.format):
+            for result in self._results(name, path, source.given.format):
                 account.read += 1
                 if isinstance(result, Problem):
                     self._set_aside(name, result, account, log)
@@ -157,7 +157,7 @@ class _Builder:
                     truncated=long,
                 )
         if not account.read:
-            raise no_records(Path(source.given.path), source.given.format)
+            raise no_records(source.given.path, source.given.format)
 
     def finish(self, sources: Sequence[Source], log: RowLog, seed: int) -> Built:
         """Find duplicates, split, and complete the accounts."""
@@ -203,9 +203,9 @@ class _Builder:
         )
 
     def _results(
-        self, path: Path, dataset_format: DatasetFormat
+        self, name: str, path: Path, dataset_format: DatasetFormat
     ) -> Iterator[Problem | tuple[Record, Encoded, Encoded | None]]:
-        for result in iterate_records(path, dataset_format, self._dataset.ignore_fields or ()):
+        for result in iterate_records(path, dataset_format, self._dataset.ignore_fields or (), name):
             yield result if isinstance(result, Problem) else self._encode(result)
 
     def _encode(self, record: Record) -> Problem | tuple[Record, Encoded, Encoded | None]:
@@ -267,7 +267,7 @@ def _wrong_rows(problems: list[tuple[str, Problem]], count: int) -> StageError:
         problem if name == first else Problem(problem.line, f"of {name}: {problem.reason}", problem.rule)
         for name, problem in problems
     ]
-    return invalid_data(Path(first), named, count)
+    return invalid_data(first, named, count)
 
 
 def _too_few(sources: Sequence[Source], records: int) -> StageError:

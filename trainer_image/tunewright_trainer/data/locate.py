@@ -3,6 +3,7 @@
 A copy is made because every file is read twice, to digest and to parse, and Parquet is read from its end.
 """
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,12 @@ from tunewright_trainer.data.rows import find_files
 from tunewright_trainer.errors import StageError, not_readable
 
 _S3 = "s3://"
-_ATTEMPTS = 3
-_TIMEOUT = 10.0
+_CONNECT_TIMEOUT, _READ_TIMEOUT = 10.0, 15.0
+"""Seconds of silence."""
+_RETRIES, _ROUNDS = 2, 3
+"""botocore repeats a request that got no answer, s3fs the whole of it, and a file that breaks off from where it is. So
+a server that takes connections and says nothing is given up after (_RETRIES + 1) x _ROUNDS time-outs."""
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def locate(dataset: DatasetInput, scratch: Path) -> list[Source]:
@@ -35,7 +40,7 @@ def locate(dataset: DatasetInput, scratch: Path) -> list[Source]:
 def _locate(part: MixtureInput, scratch: Path) -> Source:
     if part.path.startswith(_S3):
         root = fetch_s3(part.path, scratch)
-        return Source(part, [(_original(file, root, part.path), file) for file in find_files(root)])
+        return Source(part, [(_original(file, root, part.path), file) for file in find_files(root, part.path)])
     path = Path(part.path)
     if not path.exists():
         raise not_readable(path, "it does not exist")
@@ -61,9 +66,14 @@ def fetch_s3(uri: str, scratch: Path) -> Path:
     store = s3fs.S3FileSystem(
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL") or None,
         client_kwargs={"region_name": region} if region else {},
-        config_kwargs={"connect_timeout": _TIMEOUT, "retries": {"max_attempts": _ATTEMPTS}},
+        config_kwargs={
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "read_timeout": _READ_TIMEOUT,
+            "retries": {"max_attempts": _RETRIES},
+        },
         skip_instance_cache=True,
     )
+    store.retries = _ROUNDS
     key = uri.removeprefix(_S3).rstrip("/")
     try:
         objects = _objects(store, key)
@@ -87,13 +97,20 @@ def fetch_s3(uri: str, scratch: Path) -> Path:
     except FileNotFoundError as error:
         raise _unreadable(uri, "there is no such bucket or object: check bucket and key") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.filename and error.errno:
-            raise  # of the local disk
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise
+        if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
+            raise _unreadable(
+                uri,
+                "there are no credentials: set dataset.secretRef to a Secret with AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY",
+            ) from error
         where = os.environ.get("AWS_ENDPOINT_URL") or "AWS (AWS_ENDPOINT_URL is not set)"
-        advice = "check AWS_ENDPOINT_URL in dataset.secretRef and the pod's way to it"
-        if "credentials" in str(error).lower():
-            advice = "set dataset.secretRef to a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        raise _unreadable(uri, f"{where} does not answer ({_line(error)}): {advice}") from error
+        raise _unreadable(
+            uri,
+            f"{where} does not answer ({_line(error)}): check AWS_ENDPOINT_URL in dataset.secretRef and the pod's way "
+            "to it",
+        ) from error
 
 
 def _objects(store: Any, key: str) -> Sequence[str]:

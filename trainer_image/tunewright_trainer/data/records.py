@@ -68,15 +68,15 @@ def parse_rows(
 
 
 def iterate_records(
-    path: Path, dataset_format: DatasetFormat, ignore: Collection[str] = ()
+    path: Path, dataset_format: DatasetFormat, ignore: Collection[str] = (), name: str = ""
 ) -> Iterator[Record | Problem]:
-    """The rows of one file, one at a time.
+    """The rows of one file, one at a time; `name` is what the user calls it, if that is not the path.
 
     Raises:
         StageError: INPUT_NOT_READABLE for the file itself, INVALID_DATA for a damaged one.
     """
     try:
-        yield from parse_rows(read_rows(path), dataset_format, ignore)
+        yield from parse_rows(read_rows(path, name), dataset_format, ignore)
     except OSError as error:
         raise classify(error, []) from error
 
@@ -96,16 +96,16 @@ def read_records(path: Path, dataset_format: DatasetFormat) -> list[Record]:
     return [result for result in results if isinstance(result, Record)]
 
 
-def no_records(path: Path, dataset_format: DatasetFormat) -> StageError:
+def no_records(name: Path | str, dataset_format: DatasetFormat) -> StageError:
     """INVALID_DATA for an empty file."""
     return StageError(
-        ExitCode.INVALID_DATA, f"{path} has no records: write one JSON object per line, {SHAPES[dataset_format]}"
+        ExitCode.INVALID_DATA, f"{name} has no records: write one JSON object per line, {SHAPES[dataset_format]}"
     )
 
 
-def invalid_data(path: Path, problems: list[Problem], count: int | None = None) -> StageError:
+def invalid_data(name: Path | str, problems: list[Problem], count: int | None = None) -> StageError:
     """INVALID_DATA that lists the first problems by line and counts the rest; `count` if there are more of them."""
     listed = "; ".join(f"line {p.line}: {p.reason}" for p in problems[:MAX_LISTED])
     rest = (count or len(problems)) - len(problems[:MAX_LISTED])
     more = f"; and {rest} more" if rest > 0 else ""
-    return StageError(ExitCode.INVALID_DATA, f"{path}: {listed}{more}")
+    return StageError(ExitCode.INVALID_DATA, f"{name}: {listed}{more}")

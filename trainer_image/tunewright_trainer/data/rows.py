@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from tunewright_api.names import ExitCode
-from tunewright_trainer.errors import StageError, not_readable
+from tunewright_trainer.errors import StageError
 
 _BOM = b"\xef\xbb\xbf"
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
@@ -66,8 +67,12 @@ class BadRecordError(ValueError):
         self.rule = rule
 
 
-def read_rows(path: Path) -> Iterator[Row | Problem]:
+def read_rows(path: Path, name: str = "") -> Iterator[Row | Problem]:
     """The rows of a file, by its content and then by its name (.csv, .json, .parquet, .arrow; else JSON Lines).
+
+    Args:
+        path: Where it is.
+        name: What the user calls it, if that is not the path.
 
     Raises:
         StageError: INVALID_DATA for a file that is damaged as a whole.
@@ -77,7 +82,7 @@ def read_rows(path: Path) -> Iterator[Row | Problem]:
         head = file.peek(4)[:4]
         suffix = path.with_suffix("").suffix if path.suffix.lower() in _PACKED else path.suffix
         suffix = suffix.lower()
-        with _damage_named(path):
+        with _damage_named(name or str(path)):
             if head == _PARQUET or suffix == ".parquet":
                 yield from _parquet(file)
             elif suffix == ".arrow":
@@ -311,53 +316,75 @@ def _without_none(value: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _damage_named(name: str) -> Iterator[None]:
     """What decompressors and pyarrow raise for a broken file, as one sentence."""
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(name, error) from error
     except Exception as error:
         if type(error).__name__ in {"ZstdError", "ArrowInvalid"}:
-            raise _damaged(path, error) from error
+            raise _damaged(name, error) from error
         raise
 
 
-def _damaged(path: Path, error: Exception) -> StageError:
+def _damaged(name: str, error: Exception) -> StageError:
     return StageError(
         ExitCode.INVALID_DATA,
-        f"{path} is damaged or not what its name says ({str(error).splitlines()[0][:200]}): write it again",
+        f"{name} is damaged or not what its name says ({str(error).splitlines()[0][:200]}): write it again",
     )
 
 
-def find_files(path: Path) -> list[Path]:
-    """A file, or the data files of a directory: one that `datasets.save_to_disk` wrote, or one of Parquet files.
+def find_files(path: Path, name: str = "") -> list[Path]:
+    """A file, or the data files of a directory: one that `datasets.save_to_disk` wrote, or one of Parquet or of JSON
+    Lines files.
+
+    Args:
+        path: Where it is.
+        name: What the user calls it, if that is not the path.
 
     Raises:
-        StageError: INPUT_NOT_READABLE for another directory, INVALID_DATA when it has several splits.
+        StageError: INPUT_NOT_READABLE for another directory, INVALID_DATA when it has several splits or kinds of files.
     """
     if not path.is_dir():
         return [path]
+    name = name or str(path)
     if (path / "dataset_dict.json").is_file():
         splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
         if len(splits) != 1:
-            raise _several(path, [f"{path.name}/{split}" for split in splits])
+            raise _several("splits", name, [f"{path.name}/{split}" for split in splits])
         path = path / splits[0]
     if (path / "state.json").is_file():
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         return [path / entry["filename"] for entry in state["_data_files"]]
-    found = sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
+    found = _data_files(path) or (_data_files(path / "data") if (path / "data").is_dir() else [])
+    kinds = {file.suffix == ".parquet": file.name for file in found}
+    if len(kinds) > 1:
+        raise _several("kinds of files", name, list(kinds.values()))
     if not found:
-        raise not_readable(path, "it is a directory, and holds neither Parquet files nor a saved Hugging Face dataset")
-    parts = sorted({file.name.split("-")[0] for file in found if "-of-" in file.name})
+        raise StageError(
+            ExitCode.INPUT_NOT_READABLE,
+            f"cannot read {name}: it is a directory, and holds neither Parquet nor JSON Lines files nor a saved "
+            "Hugging Face dataset: name a file, or a directory of such files",
+        )
+    words = [re.split(r"[-_.]", file.name)[0] for file in found]
+    parts = {word for word, file in zip(words, found, strict=True) if word in _SPLITS or "-of-" in file.name}
     if len(parts) > 1:
-        raise _several(path, [f"{part}-*.parquet" for part in parts])
+        raise _several("splits", name, [f"{part}*" for part in sorted(parts)])
     return found
 
 
-def _several(path: Path, names: list[str]) -> StageError:
+def _data_files(directory: Path) -> list[Path]:
+    return sorted(file for file in directory.iterdir() if _DATA_FILE.search(file.name))
+
+
+_DATA_FILE = re.compile(r"\.(parquet|jsonl|jsonl\.gz|jsonl\.zst)$")
+_SPLITS = frozenset({"train", "test", "validation", "valid", "val", "dev", "eval"})
+
+
+def _several(what: str, name: str, found: list[str]) -> StageError:
     return StageError(
         ExitCode.INVALID_DATA,
-        f"{path} holds several splits ({', '.join(names[:5])}): keep the one to train on in a directory of its own and "
+        f"{name} holds several {what} ({', '.join(found[:5])}): keep the one to train on in a directory of its own and "
         "name that",
     )
