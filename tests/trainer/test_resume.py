@@ -1,14 +1,19 @@
-"""A run that goes on from a checkpoint draws the same random numbers and has the same master weights."""
+"""A run that goes on from a checkpoint, also after kill -9, computes what it would have computed."""
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.trainer.support import Finished, Job
+from tests.trainer.support import Finished, Job, make_job
+from tunewright_api.names import ExitCode
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+STEPS = {"maxSteps": 40}
+"""Enough for a run that is killed after its first checkpoint to be still under way."""
 
 
 @pytest.mark.parametrize(
@@ -54,6 +59,47 @@ def test_the_second_half_is_the_same_again(job: Callable[..., Job], processes: i
     again = losses(run.run("train"))
     assert list(again) == [5, 6, 7, 8]
     assert again == {step: pytest.approx(whole[step], rel=1e-6) for step in again}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, dict[int, float]]:
+    """Split records, and the curve of one process over them that nothing interrupts."""
+    whole = make_job(
+        tmp_path_factory.mktemp("whole"),
+        tiny_model,
+        method={"full": {}},
+        hyperparameters={**STEPS, "microBatchSize": 8},
+    )
+    whole.must("prepare")
+    return whole.work / "dataset", losses(whole.run("train"))
+
+
+@pytest.mark.parametrize("distributed", [{"fsdp": {}}, {"pipeline": {"stages": 2}}], ids=["FSDP2", "a pipeline"])
+def test_a_killed_pod_does_not_change_the_curve(
+    job: Callable[..., Job], distributed: dict[str, Any], prepared: tuple[Path, dict[int, float]]
+) -> None:
+    dataset, whole = prepared
+    replicas = 1 if "pipeline" in distributed else 2
+    hyperparameters = {**STEPS, "microBatchSize": 4 // replicas, "gradientAccumulationSteps": 2}
+    run = job(
+        method={"full": {}}, distributed=distributed, checkpoint={"everySteps": 4}, hyperparameters=hyperparameters
+    )
+    shutil.copytree(dataset, run.work / "dataset")
+
+    # Two pods of one process each, and kill -9 for one of them.
+    run.config["rendezvous"].update(nodes=2, processesPerNode=1)
+    survivor, victim = run.start("train", 0), run.start("train", 1)
+    survivor.wait_for((run.work / "checkpoints" / "step-4").is_dir)
+    victim.kill()
+    victim.process.wait()
+    left = survivor.finish(timeout=60)
+    assert left.code == ExitCode.PEER_LOST, left.describe()
+
+    # The state is that of the processes, wherever they run: now both are in one pod.
+    run.config["rendezvous"].update(nodes=1, processesPerNode=2)
+    again = losses(run.run("train"))
+    assert 4 < min(again) < max(again) == len(whole)
+    assert {**left.losses(), **again} == {step: pytest.approx(loss, rel=1e-5) for step, loss in whole.items()}
 
 
 def losses(finished: Finished) -> dict[int, float]:
