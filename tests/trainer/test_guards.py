@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainer.support import REPO, free_port, make_job, step_record
+from tests.trainer.support import REPO, Job, free_port, make_job, step_record, write_dataset
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_api.training_guards import Divergence
@@ -279,6 +281,73 @@ def test_an_unknown_model_still_gets_advice(tmp_path: Path) -> None:
     error = out_of_memory(config, Usage("the container", None, None, gpu=False))
     assert "the memory of the container was not enough" in error.message
     assert len(oom.what_helps(config, gpu=False)) == 3
+
+
+THREE_SETTINGS = (
+    r"What would help most: hyperparameters\.[^;]+; hyperparameters\.[^;]+; hyperparameters\.[^;]+; or more"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_allocation_that_fails_ends_with_the_peak_and_three_settings(job: Callable[..., Job]) -> None:
+    run = job(hyperparameters={"microBatchSize": 1024, "precision": "FP32"})
+    write_dataset(Path(run.config["dataset"]["path"]), 1200)
+    run.must("prepare")
+    pod = run.start("train")
+    # The worker inherits it: enough to load the model, too little for a step.
+    resource.prlimit(pod.process.pid, resource.RLIMIT_DATA, (1250 * MIB, 1250 * MIB))
+    finished = pod.finish()
+    assert finished.code == ExitCode.OUT_OF_MEMORY, finished.describe()
+    told = finished.message["message"]
+    assert re.match(r"out of memory on rank 0: [01]\.\d GiB( of \d+\.\d GiB)? of the container were in use\. ", told)
+    assert re.search(THREE_SETTINGS, told), told
+
+
+@pytest.fixture
+def memory_cgroup() -> Iterator[Path]:
+    """A group of processes whose memory the kernel limits; it lies where a container sees its own root."""
+    root = Path("/sys/fs/cgroup")
+    parent = root if (root / "cgroup.controllers").exists() else root / "memory"
+    group = parent / f"tunewright-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("cgroups cannot be made here")
+    limits = [file for name in ("memory.max", "memory.limit_in_bytes") if (file := group / name).exists()]
+    if not limits:
+        group.rmdir()
+        pytest.skip("this cgroup has no memory controller")
+    limits[0].write_text(str(300 * MIB))
+    yield group
+    group.rmdir()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("processes", [1, 2], ids=["the only worker", "one of two workers"])
+def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(
+    job: Callable[..., Job], memory_cgroup: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processes: int
+) -> None:
+    run = job(distributed={"ddp": {}})
+    run.config["rendezvous"]["processesPerNode"] = processes
+    run.must("prepare")
+    # As a container runtime does: the group is what the container finds at its place in /sys/fs/cgroup.
+    container = tmp_path / "container"
+    container.write_text(
+        f"""#!/bin/sh
+        echo $$ > {memory_cgroup}/cgroup.procs
+        set -- {sys.executable} "$@"
+        exec unshare --mount sh -c 'mount --bind {memory_cgroup} {memory_cgroup.parent} && exec "$@"' sh "$@"
+        """
+    )
+    container.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(container))
+    finished = run.run("train")
+    assert finished.code == ExitCode.OUT_OF_MEMORY, finished.describe()
+    told = finished.message["message"]
+    assert re.match(r"out of memory on rank [01]: 0\.3 GiB of 0\.3 GiB of the container were in use\. ", told)
+    assert re.search(THREE_SETTINGS, told), told
 
 
 # --- NCCL -------------------------------------------------------------------------------------
