@@ -14,6 +14,12 @@ S3_SETTINGS = ("AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
 """Keys that it may have."""
 
 
+SPLIT_NEEDS_TEXT = (
+    "dataset.onLongRecord: Split divides documents, so it needs the format Text: write Truncate, Drop or Fail, or "
+    "leave it out to divide Text and to cut the others"
+)
+
+
 class DatasetFormat(StrEnum):
     """Shape of one row."""
 
@@ -36,8 +42,17 @@ class LongRecordPolicy(StrEnum):
     """What happens to a record that is longer than sequenceLength."""
 
     TRUNCATE = "Truncate"
+    SPLIT = "Split"
     DROP = "Drop"
     FAIL = "Fail"
+
+
+def long_record_policy(given: LongRecordPolicy | None, dataset_format: DatasetFormat) -> LongRecordPolicy:
+    """onLongRecord of records of a format. A document goes on meaning something from any place on, so nothing of a
+    Text is thrown away unless that is asked for; half a conversation has lost its question."""
+    if given:
+        return given
+    return LongRecordPolicy.SPLIT if dataset_format is DatasetFormat.TEXT else LongRecordPolicy.TRUNCATE
 
 
 class DuplicatePolicy(StrEnum):
@@ -75,13 +90,18 @@ class Dataset(Model):
             "(has(self.mixture) && self.mixture.exists(p, p.uri.startsWith('s3://')))",
             "dataset.secretRef holds the credentials of s3:// data: remove it for pvc:// data",
         ),
+        Rule(
+            "!has(self.onLongRecord) || self.onLongRecord != 'Split' || (has(self.format) && self.format == 'Text') || "
+            "(has(self.mixture) && self.mixture.all(p, p.format == 'Text'))",
+            SPLIT_NEEDS_TEXT,
+        ),
     )
 
     uri: DataUri | None = Field(
         default=None,
         description="File or directory: pvc://CLAIM/PATH or s3://BUCKET/KEY. JSON Lines (.jsonl), a JSON array "
-        "(.json) or CSV, each also with gzip or zstd (.gz, .zst), or Parquet; a directory of Parquet files, or one "
-        "that Hugging Face's save_to_disk wrote.",
+        "(.json) or CSV, each also with gzip or zstd (.gz, .zst), or Parquet; a directory of Parquet or "
+        "of JSON Lines files, or one that Hugging Face's save_to_disk wrote.",
     )
     format: DatasetFormat | None = Field(
         default=None,
@@ -118,10 +138,11 @@ class Dataset(Model):
         default=BadRowPolicy.FAIL,
         description="Fail: a wrong row ends the job. Quarantine: it is set aside with its line and the reason.",
     )
-    on_long_record: LongRecordPolicy = Field(
-        default=LongRecordPolicy.TRUNCATE,
-        description="Of records longer than sequenceLength. Truncate: cut them. Drop: leave them out. Fail: end the "
-        "job.",
+    on_long_record: LongRecordPolicy | None = Field(
+        default=None,
+        description="Of records longer than sequenceLength. Truncate: cut them. Split: divide them into consecutive "
+        "pieces of similar length, each of which is a record to train on; for Text. Drop: leave them out. Fail: end "
+        "the job. If absent: Split for Text, Truncate for the other formats.",
     )
     on_duplicate: DuplicatePolicy = Field(
         default=DuplicatePolicy.KEEP,

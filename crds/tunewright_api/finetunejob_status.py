@@ -70,7 +70,10 @@ class DatasetStatus(StatusModel):
     records: int = Field(ge=0, description="Rows read: those to train on, held out, dropped and quarantined together.")
     train: int = Field(ge=0, description="Records to train on.")
     validation: int = Field(ge=0, description="Records held out.")
-    truncated: int = Field(ge=0, description="Records longer than sequenceLength, which will be cut.")
+    truncated: int = Field(ge=0, description="Records longer than sequenceLength, which are cut or divided.")
+    pieces: int = Field(
+        default=0, ge=0, description="Pieces that documents longer than sequenceLength are divided into."
+    )
     duplicates: int = Field(default=0, ge=0, description="Rows that repeat an earlier one, kept or dropped.")
     dropped: int = Field(default=0, ge=0, description="Rows left out by onLongRecord or onDuplicate.")
     quarantined: int = Field(default=0, ge=0, description="Wrong rows that were set aside by onBadRow.")

@@ -83,7 +83,10 @@ class Hyperparameters(Model):
     )
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=4096, description="Micro batches per optimizer step.")
     sequence_length: int = Field(
-        default=1024, ge=16, le=1_048_576, description="Longest record, in tokens; longer ones are truncated."
+        default=1024,
+        ge=16,
+        le=1_048_576,
+        description="Longest record, in tokens; dataset.onLongRecord says what becomes of longer ones.",
     )
     packing: bool = Field(
         default=False,

@@ -47,12 +47,13 @@ class MemoryEstimate(StatusModel):
 
 
 class PrepareResult(StatusModel):
-    """The dataset, as it will be trained on: records = train + validation + dropped + quarantined."""
+    """The dataset, as it will be trained on, counted in rows: records = train + validation + dropped + quarantined."""
 
     records: int
     train: int
     validation: int
     truncated: int
+    pieces: int = 0
     duplicates: int = 0
     dropped: int = 0
     quarantined: int = 0

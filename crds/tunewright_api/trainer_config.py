@@ -6,7 +6,13 @@ One file serves every stage of a job. All paths are absolute and inside the cont
 from pydantic import Field
 
 from tunewright_api.base import Digest, Model
-from tunewright_api.dataset import BadRowPolicy, DatasetFormat, DuplicatePolicy, LongRecordPolicy
+from tunewright_api.dataset import (
+    BadRowPolicy,
+    DatasetFormat,
+    DuplicatePolicy,
+    LongRecordPolicy,
+    long_record_policy,
+)
 from tunewright_api.distributed import Distributed
 from tunewright_api.evaluation import Evaluation
 from tunewright_api.finetunejob import Checkpoint, Export
@@ -50,10 +56,12 @@ class DatasetInput(Model):
     ignore_fields: list[str] | None = Field(default=None, description="Fields of the rows that do not count.")
     validation_percent: int = Field(ge=1, le=50, description="Share of the distinct records held out, in percent.")
     on_bad_row: BadRowPolicy = Field(default=BadRowPolicy.FAIL, description="Of wrong rows.")
-    on_long_record: LongRecordPolicy = Field(
-        default=LongRecordPolicy.TRUNCATE, description="Of records longer than sequenceLength."
-    )
+    on_long_record: LongRecordPolicy | None = Field(default=None, description="Of records longer than sequenceLength.")
     on_duplicate: DuplicatePolicy = Field(default=DuplicatePolicy.KEEP, description="Of rows that repeat another.")
+
+    def long_records(self, dataset_format: DatasetFormat) -> LongRecordPolicy:
+        """What happens to records of this format that are longer than sequenceLength."""
+        return long_record_policy(self.on_long_record, dataset_format)
 
     @property
     def sources(self) -> list[MixtureInput]:

@@ -114,6 +114,7 @@ def both(*changes: Change) -> Change:
 EWC = {"supervised": {"ewc": {"reference": {"uri": "pvc://data/general.jsonl", "format": "Chat"}}}}
 EXACT = {"name": "hello", "prompt": "Hello", "exact": "Hi"}
 RUBRIC = {"name": "hello", "prompt": "Hello", "rubric": "it greets"}
+TEXTS = {"uri": "pvc://data/texts", "format": "Text", "weight": 1}
 UPSIDE_DOWN = {"name": "TTFTP95", "thresholdRange": {"min": 2, "max": 1}}
 
 WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
@@ -126,6 +127,18 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         job,
         put("spec.dataset.format", "Parquet"),
         ("spec.dataset.format", '"Alpaca", "Chat", "PromptCompletion"'),
+    ),
+    (
+        "conversations that are to be divided",
+        job,
+        put("spec.dataset.onLongRecord", "Split"),
+        ("dataset.onLongRecord: Split divides documents, so it needs the format Text: write Truncate",),
+    ),
+    (
+        "a mixture of documents and conversations that is to be divided",
+        job,
+        put("spec.dataset", {"mixture": [TEXTS, {**TEXTS, "format": "Chat"}], "onLongRecord": "Split"}),
+        ("dataset.onLongRecord: Split divides documents",),
     ),
     ("nothing held out", job, put("spec.dataset.validationPercent", 0), ("validationPercent", "greater than or equal")),
     ("too much held out", job, put("spec.dataset.validationPercent", 90), ("validationPercent", "less than or equal")),
@@ -676,6 +689,16 @@ RIGHT: list[tuple[str, Callable[[], Object], Change]] = [
     ),
     ("EWC with LoRA", job, put("spec.objective", EWC)),
     ("pairs and preferences", job, both(put("spec.dataset.format", "Preference"), put("spec.objective", {"dpo": {}}))),
+    (
+        "documents that are divided",
+        job,
+        both(put("spec.dataset.format", "Text"), put("spec.dataset.onLongRecord", "Split")),
+    ),
+    (
+        "two sets of documents that are divided",
+        job,
+        put("spec.dataset", {"mixture": [TEXTS, TEXTS], "onLongRecord": "Split"}),
+    ),
     ("FSDP2 with all defaults", job, put("spec.distributed", {"fsdp": {}})),
     ("a job that makes version 1.0", job, put("spec.output.version", "1.0")),
     (

@@ -27,7 +27,7 @@ from tunewright_trainer.data.order import LengthGroupedOrder, MixtureOrder
 from tunewright_trainer.data.packing import pack
 from tunewright_trainer.data.rows import BadRecordError, Problem, Row, RowRule, find_files, read_rows
 from tunewright_trainer.data.split import DataOrder
-from tunewright_trainer.data.tokens import load_encoder
+from tunewright_trainer.data.tokens import Encoded, divide, load_encoder
 from tunewright_trainer.errors import StageError
 
 ROWS = [{"prompt": f"Frage {n}?", "completion": f'Ja,\n"{n}" ü'} for n in range(7)]
@@ -198,6 +198,9 @@ def test_a_field_that_is_ignored_makes_no_second_reading() -> None:
 # --- the account ------------------------------------------------------------------------------
 
 
+SEQUENCE_LENGTH = 64
+
+
 def build(directory: Path, model: Path, lines: list[str], **rules: Any) -> Built:
     directory.mkdir(parents=True)
     (directory / "data.jsonl").write_text("\n".join(lines))
@@ -207,7 +210,7 @@ def build(directory: Path, model: Path, lines: list[str], **rules: Any) -> Built
     out = directory / "out"
     out.mkdir()
     sources = locate(dataset, directory / "scratch")
-    return build_dataset(dataset, sources, load_encoder(model), out, sequence_length=64, seed=1)
+    return build_dataset(dataset, sources, load_encoder(model), out, sequence_length=SEQUENCE_LENGTH, seed=1)
 
 
 def line(prompt: str, completion: str) -> str:
@@ -269,6 +272,85 @@ def test_each_row_that_is_not_unchanged_is_named_with_rule_and_line(tmp_path: Pa
     with pytest.raises(StageError, match=r"line 3: not valid JSON") as caught:
         build(tmp_path / "strict", tiny_model, lines)
     assert caught.value.code is ExitCode.INVALID_DATA
+
+
+# --- documents that are divided ---------------------------------------------------------------
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    documents=st.lists(st.text("abc ü🙂", min_size=1, max_size=200).filter(str.strip), min_size=2, max_size=8),
+    on_duplicate=st.sampled_from(["Keep", "Drop"]),
+)
+def test_the_pieces_of_a_document_put_together_are_the_document(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, documents: list[str], on_duplicate: str
+) -> None:
+    documents = ["first", "the second", *documents]
+    directory = tmp_path_factory.mktemp("split") / "set"
+    lines = [json.dumps({"text": text}) for text in documents]
+    built = build(directory, tiny_model, lines, format="Text", onDuplicate=on_duplicate)
+    sides = [store.read(directory / "out" / name) for name in (TRAIN, VALIDATION)]
+    # Pieces of a document are on one side, in their order.
+    numbers = [{record.line for record in side} for side in sides]
+    assert not numbers[0] & numbers[1]
+    together: dict[int, list[int]] = {}
+    for record in (record for side in sides for record in side):
+        assert record.spans == [(0, len(record.ids))]
+        assert len(record.ids) <= SEQUENCE_LENGTH
+        together.setdefault(record.line, []).extend(record.ids)
+    encoder = load_encoder(tiny_model)
+    assert together == {line: encoder.encode_text(documents[line - 1], 10**9).ids for line in numbers[0] | numbers[1]}
+    account = built.account
+    split = account.counts[Fate.FIXED, RowRule.SPLIT]
+    assert account.read == len(documents) == account.train + account.held_out + account.total(Fate.DROPPED)
+    assert (account.train, account.held_out) == (len(numbers[0]), len(numbers[1]))
+    assert split == sum(len(ids) > SEQUENCE_LENGTH for ids in together.values())
+    assert sum(map(len, sides)) == account.train + account.held_out - split + account.pieces
+
+
+@given(length=st.integers(1, 3000), sequence_length=st.integers(16, 300))
+def test_a_document_becomes_as_few_pieces_as_hold_it_of_about_one_length(length: int, sequence_length: int) -> None:
+    sizes = [len(piece.ids) for piece in divide(Encoded(list(range(length)), [(0, length)], False), sequence_length)]
+    assert len(sizes) == -(-length // sequence_length)
+    assert max(sizes) <= sequence_length
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_document_that_is_divided_is_named_with_its_pieces(tmp_path: Path, tiny_model: Path) -> None:
+    lines = [json.dumps({"text": text}) for text in ("short", "x" * 200, "other")]
+    built = build(tmp_path / "set", tiny_model, lines, format="Text")
+    path = tmp_path / "set" / "data.jsonl"
+    assert [note.text() for note in built.notes] == [
+        f"{path}: line 2: fixed (Split): divided into 4 pieces of at most sequenceLength (64 tokens)"
+    ]
+    assert built.account.to_dict() == {
+        "read": 3,
+        "unchanged": 2,
+        "fixed": {"Split": 1},
+        "dropped": {},
+        "quarantined": {},
+        "train": 2,
+        "heldOut": 1,
+        "pieces": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("on_long", "fates"),
+    [
+        ("Truncate", [("fixed", "Truncated")]),
+        ("Drop", [("dropped", "TooLong")]),
+        ("Fail", [("quarantined", "TooLong")]),
+    ],
+)
+def test_a_long_document_that_is_not_to_be_divided(
+    tmp_path: Path, tiny_model: Path, on_long: str, fates: list[tuple[str, str]]
+) -> None:
+    lines = [json.dumps({"text": text}) for text in ("short", "x" * 200, "other")]
+    rules = {"format": "Text", "onLongRecord": on_long, "onBadRow": "Quarantine"}
+    built = build(tmp_path / "set", tiny_model, lines, **rules)
+    assert [(note.fate, note.rule) for note in built.notes] == fates
+    assert max(store.read(tmp_path / "set" / "out" / TRAIN).lengths) <= SEQUENCE_LENGTH
 
 
 # --- order and packing ------------------------------------------------------------------------

@@ -159,6 +159,7 @@ def _describe(status: FineTuneJobStatus, end: StageEnd) -> str:
     if result.prepare:
         found = result.prepare
         cut = f", {found.truncated} of them longer than sequenceLength" if found.truncated else ""
+        cut += f", divided into {found.pieces} pieces" if found.pieces else ""
         out = [
             f", {count} {what}"
             for count, what in ((found.dropped, "dropped"), (found.quarantined, "quarantined"))

@@ -1,7 +1,10 @@
 """What became of every row: read = unchanged + fixed + dropped + quarantined, and of those kept = train + heldOut.
 
+All of these count rows. A row that is Split becomes several records, `pieces` in all, so there are
+train + heldOut - fixed.Split + pieces records.
+
 unchanged    trained on or held out as it is
-fixed        kept after a change that has a name: Truncated
+fixed        kept after a change that has a name: Truncated, Split
 dropped      right, but left out by a rule of spec.dataset: TooLong, Duplicate
 quarantined  wrong, and set aside: NotJson, WrongShape, Ambiguous, …
 """
@@ -50,6 +53,7 @@ class Account:
     read: int = 0
     train: int = 0
     held_out: int = 0
+    pieces: int = 0
     counts: Counter[tuple[Fate, RowRule]] = field(default_factory=Counter)
 
     def total(self, fate: Fate) -> int:
@@ -66,6 +70,7 @@ class Account:
             self.read + other.read,
             self.train + other.train,
             self.held_out + other.held_out,
+            self.pieces + other.pieces,
             self.counts + other.counts,
         )
 
@@ -75,7 +80,7 @@ class Account:
         for (fate, rule), count in sorted(self.counts.items()):
             fates[fate.value][rule.value] = count
         kept = {"unchanged": self.unchanged, **fates}
-        return {"read": self.read, **kept, "train": self.train, "heldOut": self.held_out}
+        return {"read": self.read, **kept, "train": self.train, "heldOut": self.held_out, "pieces": self.pieces}
 
 
 class RowLog:

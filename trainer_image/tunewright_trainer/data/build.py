@@ -1,10 +1,12 @@
 """The user's files -> the prepared records of a run, row by row, and an account of every row.
 
-What is held in memory is 16 bytes per row (hashes, to find duplicates and leaks), whatever the size of the files.
+What is held in memory while rows are read is 24 bytes per row (hashes, to find duplicates and leaks, and the number of
+its pieces), whatever the size of the files.
 """
 
 import hashlib
 import json
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ from tunewright_trainer.data.records import Problem, Record, invalid_data, itera
 from tunewright_trainer.data.rows import RowRule
 from tunewright_trainer.data.split import hold_out
 from tunewright_trainer.data.store import Answer, PreparedRecord
-from tunewright_trainer.data.tokens import ChatEncoder, Encoded
+from tunewright_trainer.data.tokens import ChatEncoder, Encoded, divide
 from tunewright_trainer.errors import StageError
 
 TRAIN, VALIDATION, ROWS, ACCOUNT = "train.npy", "validation.npy", "rows.jsonl", "account.json"
@@ -69,9 +71,29 @@ class Built:
         return sum(self.accounts, Account())
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """A row that is right.
+
+    Attributes:
+        record: What it says.
+        pieces: Its tokens, one record each; several of a document that is divided.
+        rejected: Of a preference pair the prompt with the worse answer.
+    """
+
+    record: Record
+    pieces: list[Encoded]
+    rejected: Encoded | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether it was longer than sequenceLength, and is not divided."""
+        return any(part.truncated for part in (*self.pieces, self.rejected) if part)
+
+
 @dataclass
 class _Keys:
-    """Hashes per record: of all it says, and of its prompt."""
+    """Hashes per row: of all it says, and of its prompt."""
 
     whole: "array[int]" = field(default_factory=lambda: array("Q"))
     prompt: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -127,6 +149,7 @@ class _Builder:
     def __init__(self, dataset: DatasetInput, encoder: ChatEncoder, sequence_length: int, directory: Path) -> None:
         self._dataset, self._encoder, self._length, self._directory = dataset, encoder, sequence_length, directory
         self._keys = _Keys()
+        self._pieces = array("L")
         self._files: list[str] = []
         self._accounts: list[Account] = []
         self.problems: list[tuple[str, Problem]] = []
@@ -142,26 +165,30 @@ class _Builder:
                 if isinstance(result, Problem):
                     self._set_aside(name, result, account, log)
                     continue
-                record, encoded, rejected = result
-                long = encoded.truncated or bool(rejected and rejected.truncated)
-                if long and self._dataset.on_long_record is LongRecordPolicy.DROP:
+                record, rejected = result.record, result.rejected
+                if result.cut and self._dataset.on_long_record is LongRecordPolicy.DROP:
                     reason = f"longer than sequenceLength ({self._length} tokens)"
                     account.counts[Fate.DROPPED, RowRule.TOO_LONG] += 1
                     log.add(Note(name, record.line, Fate.DROPPED, RowRule.TOO_LONG, reason))
                     continue
                 self._keys.add(record.example)
+                self._pieces.append(len(result.pieces))
                 answer = Answer(rejected.ids, rejected.spans) if rejected else None
-                writer.add(
-                    PreparedRecord(record.line, record.messages, encoded.ids, encoded.spans, answer, number),
-                    file=len(self._files) - 1,
-                    truncated=long,
-                )
+                for piece in result.pieces:
+                    writer.add(
+                        PreparedRecord(record.line, record.messages, piece.ids, piece.spans, answer, number),
+                        file=len(self._files) - 1,
+                        truncated=result.cut,
+                    )
         if not account.read:
             raise no_records(source.given.path, source.given.format)
 
     def finish(self, sources: Sequence[Source], log: RowLog, seed: int) -> Built:
         """Find duplicates, split, and complete the accounts."""
+        pieces = np.array(self._pieces, np.int64)
+        first = np.cumsum(pieces) - pieces  # record of each row
         index = store.index_of(self._directory)
+        source = index["source"][first]
         keys, prompts = np.array(self._keys.whole, np.uint64), np.array(self._keys.prompt, np.uint64)
         repeats = np.ones(len(keys), np.bool_)
         repeats[np.unique(keys, return_index=True)[1]] = False
@@ -174,18 +201,26 @@ class _Builder:
             raise _too_few(sources, len(keys))
         held = hold_out(keys[kept], self._dataset.validation_percent, seed)
         train, validation = kept[~held], kept[held]
-        store.write_subset(self._directory / TRAIN, train)
-        store.write_subset(self._directory / VALIDATION, validation)
-        for entry in index[repeats] if dropping else ():
+        for name, rows in ((TRAIN, train), (VALIDATION, validation)):
+            chosen = np.zeros(len(keys), np.bool_)
+            chosen[rows] = True
+            store.write_subset(self._directory / name, np.flatnonzero(np.repeat(chosen, pieces)))
+        for entry in index[first[repeats]] if dropping else ():
             self._accounts[entry["source"]].counts[Fate.DROPPED, RowRule.DUPLICATE] += 1
             log.add(self._note(entry, Fate.DROPPED, RowRule.DUPLICATE, "repeats an earlier row"))
         cut = f"cut to sequenceLength ({self._length} tokens)"
-        for entry in index[kept][index["truncated"][kept]]:
+        for entry in index[first[kept][index["truncated"][first[kept]]]]:
             self._accounts[entry["source"]].counts[Fate.FIXED, RowRule.TRUNCATED] += 1
             log.add(self._note(entry, Fate.FIXED, RowRule.TRUNCATED, cut))
+        for row in kept[pieces[kept] > 1]:
+            account = self._accounts[source[row]]
+            account.counts[Fate.FIXED, RowRule.SPLIT] += 1
+            account.pieces += int(pieces[row])
+            reason = f"divided into {pieces[row]} pieces of at most sequenceLength ({self._length} tokens)"
+            log.add(self._note(index[first[row]], Fate.FIXED, RowRule.SPLIT, reason))
         for number, account in enumerate(self._accounts):
-            account.train = int((index["source"][train] == number).sum())
-            account.held_out = int((index["source"][validation] == number).sum())
+            account.train = int((source[train] == number).sum())
+            account.held_out = int((source[validation] == number).sum())
             if not account.train:
                 raise StageError(
                     ExitCode.INVALID_DATA,
@@ -202,14 +237,17 @@ class _Builder:
             digest=_digest(sources),
         )
 
-    def _results(
-        self, name: str, path: Path, dataset_format: DatasetFormat
-    ) -> Iterator[Problem | tuple[Record, Encoded, Encoded | None]]:
+    def _results(self, name: str, path: Path, dataset_format: DatasetFormat) -> Iterator[Problem | _Checked]:
         for result in iterate_records(path, dataset_format, self._dataset.ignore_fields or (), name):
-            yield result if isinstance(result, Problem) else self._encode(result)
+            yield (
+                result
+                if isinstance(result, Problem)
+                else self._encode(result, self._dataset.long_records(dataset_format))
+            )
 
-    def _encode(self, record: Record) -> Problem | tuple[Record, Encoded, Encoded | None]:
-        encoded = encode_example(record, self._encoder, self._length)
+    def _encode(self, record: Record, on_long: LongRecordPolicy) -> Problem | _Checked:
+        divided = on_long is LongRecordPolicy.SPLIT
+        encoded = encode_example(record, self._encoder, sys.maxsize if divided else self._length)
         if isinstance(encoded, Problem):
             return encoded
         rejected = None
@@ -219,11 +257,11 @@ class _Builder:
             if isinstance(other, Problem):
                 return other
             rejected = other
-        cut = encoded.truncated or bool(rejected and rejected.truncated)
-        if cut and self._dataset.on_long_record is LongRecordPolicy.FAIL:
+        checked = _Checked(record, divide(encoded, self._length) if divided else [encoded], rejected)
+        if checked.cut and on_long is LongRecordPolicy.FAIL:
             reason = f"longer than hyperparameters.sequenceLength ({self._length} tokens): raise it or shorten the row"
             return Problem(record.line, reason, RowRule.TOO_LONG)
-        return record, encoded, rejected
+        return checked
 
     def _set_aside(self, name: str, problem: Problem, account: Account, log: RowLog) -> None:
         account.counts[Fate.QUARANTINED, problem.rule] += 1

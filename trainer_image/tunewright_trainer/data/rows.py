@@ -38,6 +38,7 @@ class RowRule(StrEnum):
     NOTHING_TO_LEARN = "NothingToLearn"
     TOO_LONG = "TooLong"
     TRUNCATED = "Truncated"
+    SPLIT = "Split"
     DUPLICATE = "Duplicate"
 
 

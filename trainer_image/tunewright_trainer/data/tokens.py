@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ class Encoded:
     def answer_tokens(self) -> int:
         """Tokens that the loss counts."""
         return sum(end - start for start, end in self.spans)
+
+
+def divide(whole: Encoded, sequence_length: int) -> list[Encoded]:
+    """Cut a text into as few consecutive pieces as hold it, whose lengths differ by one token at most: a short rest
+    would have little to learn from, and one token alone nothing. All of a piece is learnt but its first token."""
+    size, count = len(whole.ids), -(-len(whole.ids) // sequence_length)
+    bounds = [size * number // count for number in range(count + 1)]
+    return [Encoded(whole.ids[a:b], [(0, b - a)], truncated=False) for a, b in pairwise(bounds)]
 
 
 class ChatEncoder:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunewright_api.dataset import DatasetFormat
+from tunewright_api.dataset import SPLIT_NEEDS_TEXT, DatasetFormat, LongRecordPolicy
 from tunewright_api.names import ExitCode
 from tunewright_api.results import PrepareResult
 from tunewright_api.trainer_config import ModelInput, TrainerConfig
@@ -57,6 +57,7 @@ def run(config: TrainerConfig) -> PrepareResult:
         train=account.train,
         validation=account.held_out,
         truncated=account.total(Fate.FIXED),
+        pieces=account.pieces,
         duplicates=built.duplicates,
         dropped=account.total(Fate.DROPPED),
         quarantined=account.total(Fate.QUARANTINED),
@@ -92,12 +93,14 @@ def write_dataset(
 
 
 def check_formats(config: TrainerConfig) -> None:
-    """Whether objective and method can work on records of the declared formats.
+    """Whether objective, method and rules can work on records of the declared formats.
 
     Raises:
         StageError: INVALID_CONFIG.
     """
     formats = {part.format for part in config.dataset.sources}
+    if config.dataset.on_long_record is LongRecordPolicy.SPLIT and formats != {DatasetFormat.TEXT}:
+        raise StageError(ExitCode.INVALID_CONFIG, SPLIT_NEEDS_TEXT)
     method = config.method
     if config.hyperparameters.packing and (method.prefix_tuning or method.adapter or config.objective.dpo):
         raise StageError(
