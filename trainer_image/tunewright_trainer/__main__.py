@@ -28,11 +28,10 @@ stages, in order:
   export    merge, write safetensors, a report and a manifest with SHA-256 digests, remove the work directory
   verify    recompute the digest of an exported artifact (its config: artifact, digest)
 
-besides:
-  config    print the run as a configuration file of accelerate or DeepSpeed (see config --help)
-
-beside them:
-  check-data  read the dataset as prepare does and print counts, lengths and the first 20 wrong rows; writes nothing
+for people:
+  config      print the run as a configuration file of accelerate or DeepSpeed (see config --help)
+  check-data  read the dataset as prepare does, on a machine with the base model, and print counts, lengths, copies,
+              leaks into the held-out rows and the first 20 wrong rows; writes nothing, exits as prepare would
 
 The result, or the reason of a failure, is one JSON object in $TERMINATION_LOG_PATH (/dev/termination-log).
 
@@ -163,12 +162,15 @@ def _check_data(path: Path) -> ExitCode:
     from tunewright_trainer.stages import check_data
 
     try:
-        print(check_data.run(configuration.load(path, TrainerConfig)))
-    except (StageError, OSError) as error:
+        findings = check_data.run(configuration.load(path, TrainerConfig))
+    except Exception as error:
         named = classify(error, outputs=[])
+        if named.code is ExitCode.INTERNAL and not isinstance(error, StageError):
+            log.LOGGER.exception("unexpected error")
         print(named.message, file=sys.stderr)
         return named.code
-    return ExitCode.OK
+    print(findings.text)
+    return findings.code
 
 
 def _attempt(stage: Stage, path: Path) -> tuple[StageResult, StageError | None]:

@@ -32,7 +32,7 @@ from tunewright_trainer.data.tokens import ChatEncoder, Encoded, divide
 from tunewright_trainer.errors import StageError
 
 TRAIN, VALIDATION, ROWS, ACCOUNT = "train.npy", "validation.npy", "rows.jsonl", "account.json"
-_MAX_PROBLEMS = 20
+_MAX_PROBLEMS, _MAX_PLACES = 20, 5
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class Built:
         accounts: Of each source.
         notes: The first rows that are not unchanged.
         duplicates: Rows that repeat an earlier one.
-        shared_prompts: Held-out records whose prompt is trained on too, with another answer.
+        copies: Where the first of them are.
+        shared_prompts: Held-out rows whose prompt is trained on too, with another answer.
+        leaks: Where the first of them are.
         problems: The first wrong rows, with their file.
         wrong: All wrong rows.
         digest: SHA-256 of the file, or of the names and digests of several.
@@ -60,7 +62,9 @@ class Built:
     accounts: list[Account]
     notes: list[Note]
     duplicates: int
+    copies: list[str]
     shared_prompts: int
+    leaks: list[str]
     problems: list[tuple[str, Problem]]
     wrong: int
     digest: str
@@ -69,6 +73,25 @@ class Built:
     def account(self) -> Account:
         """Of all sources."""
         return sum(self.accounts, Account())
+
+
+class WrongRowsError(StageError):
+    """INVALID_DATA because of the rows.
+
+    Attributes:
+        problems: The first wrong rows, with their file.
+        wrong: All of them.
+    """
+
+    def __init__(self, problems: list[tuple[str, Problem]], wrong: int) -> None:
+        (first, _), *_ = problems
+        named = [
+            # The file is named where it changes.
+            problem if name == first else Problem(problem.line, f"of {name}: {problem.reason}", problem.rule)
+            for name, problem in problems
+        ]
+        super().__init__(ExitCode.INVALID_DATA, invalid_data(first, named, wrong).message)
+        self.problems, self.wrong = problems, wrong
 
 
 @dataclass(frozen=True)
@@ -125,7 +148,8 @@ def build_dataset(
         strict: Raise for wrong rows where onBadRow says Fail.
 
     Raises:
-        StageError: INVALID_DATA with the first wrong rows, for an empty file, or for too few distinct records.
+        WrongRowsError: Rows are wrong and `strict` forbids it, or too few others are left.
+        StageError: INVALID_DATA for an empty file, or for too few distinct records.
     """
     builder = _Builder(dataset, encoder, sequence_length, Path(directory))
     with RowLog(directory / ROWS) as log:
@@ -133,7 +157,7 @@ def build_dataset(
             for number, source in enumerate(sources):
                 builder.read_source(number, source, writer, log)
         if strict and builder.wrong and dataset.on_bad_row is BadRowPolicy.FAIL:
-            raise _wrong_rows(builder.problems, builder.wrong)
+            raise WrongRowsError(builder.problems, builder.wrong)
         built = builder.finish(sources, log, seed)
     accounts = [
         {"path": source.given.path, "format": source.given.format.value, **account.to_dict()}
@@ -196,7 +220,7 @@ class _Builder:
         kept = np.flatnonzero(~repeats) if dropping else np.arange(len(keys))
         distinct = int((~repeats).sum())
         if distinct < 2 and self.problems:
-            raise _wrong_rows(self.problems, self.wrong)
+            raise WrongRowsError(self.problems, self.wrong)
         if distinct < 2:
             raise _too_few(sources, len(keys))
         held = hold_out(keys[kept], self._dataset.validation_percent, seed)
@@ -221,17 +245,22 @@ class _Builder:
         for number, account in enumerate(self._accounts):
             account.train = int((source[train] == number).sum())
             account.held_out = int((source[validation] == number).sum())
+            if not account.train and self.problems:
+                raise WrongRowsError(self.problems, self.wrong)
             if not account.train:
                 raise StageError(
                     ExitCode.INVALID_DATA,
                     f"{sources[number].given.path} has no record left to train on ({account.read} rows read): add "
                     "records, or remove it from dataset.mixture",
                 )
+        shared = _shared(prompts, train, validation)
         return Built(
             accounts=self._accounts,
             notes=log.notes,
             duplicates=int(repeats.sum()),
-            shared_prompts=_shared(prompts, train, validation),
+            copies=self._places(index[first[np.flatnonzero(repeats)[:_MAX_PLACES]]]),
+            shared_prompts=len(shared),
+            leaks=self._places(index[first[shared[:_MAX_PLACES]]]),
             problems=self.problems,
             wrong=self.wrong,
             digest=_digest(sources),
@@ -270,6 +299,9 @@ class _Builder:
             self.problems.append((name, problem))
         log.add(Note(name, problem.line, Fate.QUARANTINED, problem.rule, problem.reason), problem.row)
 
+    def _places(self, entries: NDArray[Any]) -> list[str]:
+        return [f"{self._files[entry['file']]}: line {entry['line']}" for entry in entries]
+
     def _note(self, entry: NDArray[Any], fate: Fate, rule: RowRule, reason: str) -> Note:
         return Note(self._files[entry["file"]], int(entry["line"]), fate, rule, reason)
 
@@ -298,16 +330,6 @@ def encode_example(record: Record, encoder: ChatEncoder, sequence_length: int) -
     return Problem(record.line, reason, RowRule.NOTHING_TO_LEARN, example.messages or example.text)
 
 
-def _wrong_rows(problems: list[tuple[str, Problem]], count: int) -> StageError:
-    """INVALID_DATA with the first wrong rows; the file is named where it changes."""
-    (first, _), *_ = problems
-    named = [
-        problem if name == first else Problem(problem.line, f"of {name}: {problem.reason}", problem.rule)
-        for name, problem in problems
-    ]
-    return invalid_data(first, named, count)
-
-
 def _too_few(sources: Sequence[Source], records: int) -> StageError:
     names = " and ".join(source.given.path for source in sources)
     if records > 1:
@@ -322,10 +344,11 @@ def _too_few(sources: Sequence[Source], records: int) -> StageError:
     )
 
 
-def _shared(prompts: NDArray[np.uint64], train: NDArray[np.int64], validation: NDArray[np.int64]) -> int:
+def _shared(prompts: NDArray[np.uint64], train: NDArray[np.int64], validation: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The held-out rows whose prompt is trained on too; Text has none."""
     nothing = np.uint64(_hash([]))
     held = prompts[validation]
-    return int((np.isin(held, prompts[train]) & (held != nothing)).sum())
+    return np.compress(np.isin(held, prompts[train]) & (held != nothing), validation)
 
 
 def _said(example: Example) -> list[str]:
