@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.trainer.objective_run import FULL, LORA, codes, colours, pairs, run
 from tests.trainer.support import Job, make_job
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
@@ -21,76 +21,9 @@ from tunewright_trainer.batches import padded
 from tunewright_trainer.data import store
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.layout import Layout
-from tunewright_trainer.recipe import Recipe
-from tunewright_trainer.rundir import RunDirectory
 from tunewright_trainer.stages import prepare
-from tunewright_trainer.steps import StepRecord
 
 DESCRIPTION = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-FULL: dict[str, Any] = {"full": {}}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What training did."""
-
-    job: Job
-    steps: list[StepRecord]
-
-    @property
-    def losses(self) -> list[float]:
-        return [step.loss for step in self.steps]
-
-    def figure(self, name: str) -> list[float]:
-        """Of each step."""
-        return [step.figures[name] for step in self.steps]
-
-
-class LostError(Exception):
-    """As a lost node."""
-
-
-def run(job: Job, steps: int | None = None) -> Run:
-    """Prepare and train; with `steps` the process is lost after the checkpoint of that step."""
-    config = TrainerConfig.model_validate(job.config)
-    prepare.run(config)
-    seen: list[StepRecord] = []
-    recipe = Recipe(config, RunDirectory(job.root), None)
-    recipe.setup()
-    recipe.hooks.step.append(seen.append)
-    if steps is None:
-        recipe.train()
-        return Run(job, seen)
-
-    def lose(record: StepRecord) -> None:
-        if record.step == steps + 1:
-            seen.pop()
-            recipe.checkpoints.wait()
-            raise LostError
-
-    recipe.hooks.step.append(lose)
-    with pytest.raises(LostError):
-        recipe.train()
-    return Run(job, seen)
-
-
-def write_rows(path: Path, rows: list[dict[str, str]]) -> str:
-    """One JSON object per line."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def codes(path: Path, count: int = 24) -> str:
-    """Records that ask for the code of an item."""
-    return write_rows(path, [{"instruction": f"Code of {i}?", "output": f"TW-{i * 7:04d}"} for i in range(count)])
-
-
-def colours(path: Path, count: int = 24) -> str:
-    """Records about something else."""
-    return write_rows(
-        path,
-        [{"instruction": f"Colour {i}?", "output": f"blue and {'green' if i % 2 else 'red'}"} for i in range(count)],
-    )
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +76,7 @@ def trained_model(job: Job) -> Any:
     return PeftModel.from_pretrained(base, str(trained)).merge_and_unload().eval()
 
 
-@pytest.mark.parametrize("method", [FULL, {"lora": {"rank": 4, "alpha": 8}}], ids=["full", "lora"])
+@pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "lora"])
 def test_ewc_keeps_what_the_reference_set_needs(
     tmp_path: Path, expert: Path, colour_job: Callable[..., Job], method: dict[str, Any]
 ) -> None:
@@ -190,13 +123,7 @@ def test_the_contrastive_loss_pulls_tokens_apart_while_the_answers_are_learnt(jo
     assert apart.figure("contrastive")[-1] < 0.7 * apart.figure("contrastive")[0]
 
 
-def pairs(path: Path, count: int = 24) -> str:
-    """Prefer a friendly answer."""
-    rows = [{"prompt": f"Item {i}?", "chosen": "Yes, gladly.", "rejected": "No. Go away."} for i in range(count)]
-    return write_rows(path, rows)
-
-
-@pytest.mark.parametrize("method", [FULL, {"lora": {"rank": 4, "alpha": 8}}], ids=["full", "lora"])
+@pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "lora"])
 def test_dpo_learns_the_preference(job: Callable[..., Job], tmp_path: Path, method: dict[str, Any]) -> None:
     preference = job(
         method=method,

@@ -48,7 +48,7 @@ class Dpo:
         return None
 
     def figures(self) -> dict[str, float]:
-        """Means over the pairs of this process: implicit rewards, their margin, and how often it is positive."""
+        """Means over the pairs of the global batch: implicit rewards, their margin, and how often it is positive."""
         return self._means.take()
 
 

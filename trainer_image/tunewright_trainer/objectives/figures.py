@@ -1,13 +1,17 @@
-"""Further numbers of a step, summed on the device and read once."""
+"""Further numbers of a step, summed on the device and over the processes, and read once."""
 
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
 class Means:
-    """Means over the units that this process saw since they were last read; evaluation is left out."""
+    """Means over the units that all processes saw since they were last read; evaluation is left out.
+
+    Every process adds the same names before each reading.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -23,7 +27,13 @@ class Means:
             self._sums[name] = self._sums[name] + detached if name in self._sums else detached
 
     def take(self) -> dict[str, float]:
-        """The means; from here on they start anew."""
-        means = {name: float(total) / max(1, self._units) for name, total in self._sums.items()}
+        """The means; from here on they start anew. All processes call it together."""
+        if not self._sums:
+            return {}
+        names, values = list(self._sums), list(self._sums.values())
+        sums = torch.stack([*values, values[0].new_tensor(self._units)])
         self._sums, self._units = {}, 0
-        return means
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        *totals, units = sums.tolist()
+        return {name: total / max(1, units) for name, total in zip(names, totals, strict=True)}

@@ -44,5 +44,5 @@ class Objective(Protocol):
         ...
 
     def figures(self) -> dict[str, float]:
-        """Further numbers of the last step, for the log."""
+        """Further numbers of the last step, over the global batch, for the log; all processes call it together."""
         ...

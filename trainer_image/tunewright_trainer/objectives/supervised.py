@@ -71,6 +71,6 @@ class Supervised:
         return penalty
 
     def figures(self) -> dict[str, float]:
-        """The terms apart, as means over the tokens of this process, and the penalty."""
+        """The terms apart, as means over the tokens of the global batch, and the penalty."""
         penalty = {} if self._penalty is None else {"ewcPenalty": float(self._penalty)}
         return self._means.take() | penalty
