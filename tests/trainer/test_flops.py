@@ -57,10 +57,25 @@ def test_a_table_that_is_only_looked_up_costs_nothing() -> None:
     [
         ("NVIDIA A100-SXM4-80GB", "BF16", 312e12),
         ("NVIDIA H100 80GB HBM3", "BF16", 989e12),
-        ("NVIDIA H100 80GB HBM3", "FP8", 1978e12),
+        ("NVIDIA H100 80GB HBM3", "FP8", 1979e12),
         ("NVIDIA H100 PCIe", "BF16", 756e12),
+        ("NVIDIA H100 NVL", "FP8", 1671e12),
         ("NVIDIA H200", "FP16", 989e12),
+        ("NVIDIA GH200 480GB", "BF16", 989e12),
+        ("NVIDIA B200", "BF16", 2250e12),
+        ("NVIDIA GB200", "FP8", 5000e12),
         ("NVIDIA L40S", "BF16", 362e12),
+        ("NVIDIA L40", "BF16", 181e12),
+        ("NVIDIA L4", "FP8", 242e12),
+        ("NVIDIA A10G", "BF16", 70e12),
+        ("Tesla V100-PCIE-16GB", "FP16", 112e12),
+        ("Tesla V100-SXM2-16GB", "FP16", 125e12),
+        ("Tesla T4", "FP16", 65e12),
+        ("NVIDIA A100-SXM4-80GB", "FP8", None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "BF16", None),
+        ("NVIDIA RTX A1000", "BF16", None),
+        ("NVIDIA RTX A4000", "BF16", None),
+        ("NVIDIA T400", "FP16", None),
         ("NVIDIA A100-SXM4-80GB", "FP32", None),
         ("NVIDIA GeForce GTX 1080", "BF16", None),
         ("", "BF16", None),
@@ -90,7 +105,7 @@ def test_what_is_unknown_has_no_sample() -> None:
     assert not late & set(samples(telemetry))
     assert hardware.memory_percent(step) is None
 
-    hardware = Hardware(Utilisation(SHAPE, 1e9), memory=40)
+    hardware = Hardware(Utilisation(SHAPE, 1e9), memory=4 * 2**30)
     telemetry.observe_step(step, hardware.utilisation.of(step))
     percent = hardware.memory_percent(step)
     telemetry.publish(Progress(step=1, total_steps=2, epoch=0, eval_loss=1.5, gpu_memory_percent=percent))
@@ -100,4 +115,4 @@ def test_what_is_unknown_has_no_sample() -> None:
     assert float(shown["tunewright_train_gpu_memory_percent"]) == 25
     assert float(shown["tunewright_train_samples_per_second"]) == 8
     assert float(shown["tunewright_train_data_wait_share"]) == pytest.approx(0.1)
-    assert float(shown["tunewright_train_peak_memory_bytes"]) == 20
+    assert float(shown["tunewright_train_peak_memory_bytes"]) == 2**30
