@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,10 @@ import pytest
 from tests.trainer.support import REPO, Job
 from tunewright_api.artifact import MANIFEST, Manifest
 from tunewright_api.names import ExitCode
+from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.data import store
+from tunewright_trainer.errors import StageError
+from tunewright_trainer.stages import prepare
 
 OTHER_USER = 65532
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: changes owners or mounts a volume")
@@ -131,16 +135,106 @@ def test_prepare_refuses(job: Callable[..., Job], change: Callable[[Job], object
     assert words in finished.message["message"]
 
 
-def test_a_model_without_a_chat_template(job: Callable[..., Job], tiny_model: Path, tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    base.mkdir()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (base / name).write_bytes((tiny_model / name).read_bytes())
+def remove(name: str) -> Callable[[Path], object]:
+    return lambda model: (model / name).unlink()
+
+
+def overwrite(name: str, content: str) -> Callable[[Path], object]:
+    return lambda model: (model / name).write_text(content)
+
+
+def halve(name: str) -> Callable[[Path], object]:
+    """As after a copy that broke off."""
+    return lambda model: (model / name).write_bytes((model / name).read_bytes()[: (model / name).stat().st_size // 2])
+
+
+def index(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "one.safetensors")
+    weights = {"a": "one.safetensors", "b": "two.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+
+
+def fewer_embeddings(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+
+
+TEMPLATE = "chat_template.jinja"
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        pytest.param(
+            remove(TEMPLATE), 64, "has no chat template (chat_template.jinja): use its instr", id="no template"
+        ),
+        pytest.param(overwrite(TEMPLATE, "{% for"), 64, "is not valid Jinja", id="a template with a mistake"),
+        pytest.param(
+            overwrite(TEMPLATE, "<|begin_of_text|>{% for m in messages %}{{ m['content'] }}{% endfor %}"),
+            64,
+            "writes <|begin_of_text|>, which is no token of its tokenizer: use the template that came with the model",
+            id="the template of another model",
+        ),
+        pytest.param(
+            overwrite(TEMPLATE, "{% for m in messages %}{{ m['role'] }}{% endfor %}"),
+            64,
+            "leaves out what the user says: use the template that came with the model",
+            id="a template that leaves out the question",
+        ),
+        pytest.param(
+            overwrite(TEMPLATE, "{{ messages[0]['content'] + 1 }}"),
+            65,
+            "line 1: the model's chat template refuses it: can only concatenate str",
+            id="a template that fails",
+        ),
+        pytest.param(
+            fewer_embeddings,
+            64,
+            "has token ids up to 258 and the model embeddings for 100: use the tokenizer that came with the model",
+            id="another vocabulary",
+        ),
+        pytest.param(remove("tokenizer.json"), 66, "AutoTokenizer.from_pretrained", id="no tokenizer"),
+        pytest.param(halve("tokenizer.json"), 66, "tokenizer.json: it is damaged (EOF", id="half a tokenizer"),
+        pytest.param(
+            halve("tokenizer_config.json"), 66, "tokenizer_config.json: it is damaged", id="half its settings"
+        ),
+        pytest.param(halve("config.json"), 66, "config.json: it is damaged", id="half a configuration"),
+        pytest.param(overwrite("config.json", "[]"), 66, "it is damaged (no JSON object)", id="no configuration"),
+        pytest.param(remove("model.safetensors"), 66, "the model has no weights", id="no weights"),
+        pytest.param(index, 66, "of its 2 files 1 are missing: two.safetensors", id="weights that miss a file"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused_before_a_gpu_is_asked_for(
+    job: Callable[..., Job], tiny_model: Path, change: Callable[[Path], object], code: int, words: str
+) -> None:
     wrong = job()
-    wrong.config["model"]["path"] = str(base)
-    finished = wrong.run("prepare")
-    assert finished.code == ExitCode.INVALID_CONFIG, finished.describe()
-    assert "has no chat template" in finished.message["message"]
+    model = shutil.copytree(tiny_model, wrong.root / "model")
+    change(model)
+    wrong.config["model"]["path"] = str(model)
+    with pytest.raises(StageError) as caught:
+        prepare.run(TrainerConfig.model_validate(wrong.config))
+    assert caught.value.code == code
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_documents_on_a_base_model_that_has_no_chat_template_and_no_pad_token(
+    job: Callable[..., Job], tiny_model: Path
+) -> None:
+    base = job(method={"full": {}}, hyperparameters={"maxSteps": 1, "sequenceLength": 64})
+    model = shutil.copytree(tiny_model, base.root / "model")
+    (model / TEMPLATE).unlink()
+    (model / "generation_config.json").unlink()
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    base.config["model"]["path"] = str(model)
+    base.config["dataset"]["format"] = "Text"
+    # Of different lengths, so that a micro batch has to be padded.
+    (base.root / "data.jsonl").write_text("\n".join(json.dumps({"text": "word " * n}) for n in range(1, 31)))
+    exported = base.must("prepare", "train", "export")["export"]
+    assert exported["kind"] == "Full"
+    assert "chatTemplateDigest" not in exported
 
 
 def test_configuration_that_is_missing_or_no_json(job: Callable[..., Job], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tunewright_api.names import ExitCode
 from tunewright_trainer.data.formats import Message
+from tunewright_trainer.data.model_files import damaged, read_json
 from tunewright_trainer.errors import StageError
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -68,11 +69,6 @@ class ChatTemplate:
         self._template = environment.from_string(source)
         self._marks_generation = "endgeneration" in source
 
-    @property
-    def digest(self) -> str:
-        """`sha256:…` of the template's text."""
-        return "sha256:" + hashlib.sha256(self.source.encode()).hexdigest()
-
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """The conversation as the model reads it."""
         return self._raw(messages, add_generation_prompt).replace(_OPEN, "").replace(_CLOSE, "")
@@ -113,21 +109,41 @@ class ChatTemplate:
                 add_generation_prompt=add_generation_prompt,
                 **self.special_tokens,
             )
-        except jinja2.TemplateError as error:
+        except Exception as error:  # a template is a program: it can raise whatever Python does
             raise TemplateRenderError(str(error)) from error
 
 
+def template_source(model: Path) -> str | None:
+    """The chat template of a model directory: chat_template.jinja, or the entry in tokenizer_config.json; a base model
+    may have none.
+
+    Raises:
+        StageError: INPUT_NOT_READABLE for a damaged file.
+    """
+    config = read_json(model / "tokenizer_config.json")
+    file = model / TEMPLATE_FILE
+    try:
+        source = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
+    except UnicodeDecodeError as error:
+        raise damaged(file, error) from error
+    if isinstance(source, list):
+        source = next((entry["template"] for entry in source if entry.get("name") == "default"), None)
+    return source or None
+
+
+def template_digest(model: Path) -> str | None:
+    """`sha256:…` of the text of a model's chat template."""
+    source = template_source(model)
+    return None if source is None else "sha256:" + hashlib.sha256(source.encode()).hexdigest()
+
+
 def load_template(model: Path) -> ChatTemplate:
-    """The chat template of a model directory: chat_template.jinja, or the entry in tokenizer_config.json.
+    """The chat template of a model directory, compiled.
 
     Raises:
         StageError: INVALID_CONFIG when the model has none (a base model instead of a chat model).
     """
-    config = _read_json(model / "tokenizer_config.json")
-    file = model / TEMPLATE_FILE
-    source = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
-    if isinstance(source, list):
-        source = next((entry["template"] for entry in source if entry.get("name") == "default"), None)
+    source = template_source(model)
     if not source:
         raise StageError(
             ExitCode.INVALID_CONFIG,
@@ -143,7 +159,7 @@ def load_template(model: Path) -> ChatTemplate:
 
 def special_tokens(model: Path) -> dict[str, str]:
     """Name -> text, such as eos_token, as far as the model directory says."""
-    tokens = {**_read_json(model / "special_tokens_map.json"), **_read_json(model / "tokenizer_config.json")}
+    tokens = {**read_json(model / "special_tokens_map.json"), **read_json(model / "tokenizer_config.json")}
     return {name: _token_text(tokens[name]) for name in _SPECIAL if tokens.get(name) is not None}
 
 
@@ -155,13 +171,6 @@ def _strip_marks(raw: str) -> Rendered:
             spans.append((len(text), len(text) + len(inside)))
         text += inside + rest
     return Rendered(text, spans)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    value = json.loads(path.read_text(encoding="utf-8"))
-    return value if isinstance(value, dict) else {}
 
 
 def _token_text(token: str | dict[str, Any]) -> str:

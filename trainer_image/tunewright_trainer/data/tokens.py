@@ -1,6 +1,5 @@
 """Chat messages -> token ids with the assistant's tokens marked, by the `tokenizers` library alone."""
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,8 @@ from typing import Any
 from tunewright_api.names import ExitCode
 from tunewright_trainer.data.chat import ChatTemplate, TemplateRenderError, load_template, special_tokens
 from tunewright_trainer.data.formats import Message
-from tunewright_trainer.errors import StageError, not_readable
+from tunewright_trainer.data.model_files import damaged, read_json
+from tunewright_trainer.errors import StageError
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -136,7 +136,7 @@ _MARKER = re.compile(r"<\|[^|<>\s]+\|>")
 
 def _vocabulary_size(model: Path) -> int | None:
     """Rows of the embedding, as config.json says; None if it does not."""
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = read_json(model / "config.json")
     size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     return int(size) if size else None
 
@@ -168,14 +168,21 @@ def load_encoder(model: Path) -> ChatEncoder:
     """Tokenizer and template of a model directory.
 
     Raises:
-        StageError: INPUT_NOT_READABLE without a tokenizer.json.
+        StageError: INPUT_NOT_READABLE without a tokenizer.json, or with a damaged one.
     """
     from tokenizers import Tokenizer
 
     file = model / TOKENIZER_FILE
     if not file.is_file():
-        raise not_readable(file, "it does not exist, so this is no model directory with a fast tokenizer")
-    tokenizer = Tokenizer.from_file(str(file))
+        raise StageError(
+            ExitCode.INPUT_NOT_READABLE,
+            f"cannot read {file}: it does not exist, and other kinds of tokenizers are not read: make it with "
+            "AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY) of transformers",
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more exact
+        raise damaged(file, error) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return ChatEncoder(model, tokenizer)

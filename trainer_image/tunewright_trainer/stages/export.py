@@ -21,7 +21,7 @@ from tunewright_api.names import ExitCode
 from tunewright_api.results import ExportResult
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
-from tunewright_trainer.data.chat import load_template
+from tunewright_trainer.data.chat import template_digest
 from tunewright_trainer.errors import StageError, not_readable
 from tunewright_trainer.files import NameTakenError, create_directory, remove_tree
 from tunewright_trainer.imports import skip
@@ -94,7 +94,7 @@ def write(config: TrainerConfig, layout: Layout) -> ExportResult:
             base_model=config.model.uri,
             files=files,
             digest=compute_digest(files),
-            chat_template_digest=load_template(layout.base_model).digest,
+            chat_template_digest=template_digest(layout.base_model),
         )
         (directory / MANIFEST).write_text(manifest.model_dump_json(by_alias=True, indent=2) + "\n")
     return _result(layout.artifact, manifest)

@@ -15,6 +15,7 @@ from tunewright_trainer.data import store
 from tunewright_trainer.data.account import Fate
 from tunewright_trainer.data.build import VALIDATION, Built, Source, build_dataset, encode_example
 from tunewright_trainer.data.locate import locate
+from tunewright_trainer.data.model_files import check_weights, read_json
 from tunewright_trainer.data.records import Problem, invalid_data, read_records
 from tunewright_trainer.data.statistics import describe
 from tunewright_trainer.data.tokens import ChatEncoder, Encoded, load_encoder
@@ -137,7 +138,7 @@ def write_whole(
 
 
 def resolve_model(model: ModelInput, layout: Layout) -> None:
-    """Make sure that the base model is a directory with a configuration; download an hf:// model once."""
+    """Make sure that the base model is a directory with a configuration and weights; download an hf:// model once."""
     if model.path is None and not layout.base_model.is_dir():
         download(model, layout.base_model)
     directory = layout.base_model
@@ -145,7 +146,8 @@ def resolve_model(model: ModelInput, layout: Layout) -> None:
         raise not_readable(directory, f"baseModel.uri {model.uri} is not a directory")
     if not (directory / "config.json").is_file():
         raise not_readable(directory / "config.json", f"{model.uri} is not a Hugging Face model directory")
-    (directory / "config.json").read_bytes()
+    read_json(directory / "config.json")
+    check_weights(directory)
 
 
 def download(model: ModelInput, target: Path) -> None:
