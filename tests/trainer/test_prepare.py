@@ -200,8 +200,13 @@ TEMPLATE = "chat_template.jinja"
         ),
         pytest.param(halve("config.json"), 66, "config.json: it is damaged", id="half a configuration"),
         pytest.param(overwrite("config.json", "[]"), 66, "it is damaged (no JSON object)", id="no configuration"),
-        pytest.param(remove("model.safetensors"), 66, "the model has no weights", id="no weights"),
-        pytest.param(index, 66, "of its 2 files 1 are missing: two.safetensors", id="weights that miss a file"),
+        pytest.param(remove("model.safetensors"), 66, "it has neither model.safetensors nor an index", id="no weights"),
+        pytest.param(
+            index,
+            66,
+            "of the 2 files in model.safetensors.index.json 1 are missing (two.s",
+            id="weights that miss a file",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_refused_before_a_gpu_is_asked_for(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright_api.names import ExitCode
-from tunewright_trainer.errors import StageError, not_readable
+from tunewright_trainer.errors import StageError
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -38,11 +38,18 @@ def check_weights(model: Path) -> None:
     if any((model / name).is_file() for name in _WEIGHTS):
         return
     if index is None:
-        raise not_readable(model / _WEIGHTS[0], "the model has no weights")
+        raise _no_weights(model, f"it has neither {_WEIGHTS[0]} nor an index of several such files")
     shards = sorted(set(read_json(index).get("weight_map", {}).values()))
     missing = [shard for shard in shards if not (model / shard).is_file()]
     if missing or not shards:
-        raise not_readable(index, f"of its {len(shards)} files {len(missing)} are missing: {', '.join(missing[:3])}")
+        listed = ", ".join(missing[:3])
+        raise _no_weights(model, f"of the {len(shards)} files in {index.name} {len(missing)} are missing ({listed})")
+
+
+def _no_weights(model: Path, why: str) -> StageError:
+    return StageError(
+        ExitCode.INPUT_NOT_READABLE, f"cannot read {model}: {why}: copy the model again, with weights in safetensors"
+    )
 
 
 def damaged(path: Path, error: Exception) -> StageError:
