@@ -21,6 +21,7 @@ from tunewright_trainer.steps import StepRecord
 
 FULL: dict[str, Any] = {"full": {}}
 LORA: dict[str, Any] = {"lora": {"rank": 4, "alpha": 8}}
+QLORA: dict[str, Any] = {"qlora": {"rank": 4, "alpha": 8}}
 
 
 @dataclass(frozen=True)

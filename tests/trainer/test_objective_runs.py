@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.trainer.objective_run import FULL, LORA, codes, colours, pairs, run
+from tests.trainer.objective_run import FULL, LORA, QLORA, codes, colours, pairs, run
 from tests.trainer.support import Job, make_job
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
@@ -76,7 +76,7 @@ def trained_model(job: Job) -> Any:
     return PeftModel.from_pretrained(base, str(trained)).merge_and_unload().eval()
 
 
-@pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("method", [FULL, LORA, QLORA], ids=["full", "lora", "qlora"])
 def test_ewc_keeps_what_the_reference_set_needs(
     tmp_path: Path, expert: Path, colour_job: Callable[..., Job], method: dict[str, Any]
 ) -> None:
@@ -93,6 +93,14 @@ def test_ewc_keeps_what_the_reference_set_needs(
     assert held.losses[0] == pytest.approx(free.losses[0], rel=1e-5), "the loss that is reported leaves the penalty out"
     assert held.figure("ewcPenalty")[0] == 0
     assert held.figure("ewcPenalty")[-1] > 0
+
+
+def test_evaluating_in_between_does_not_change_what_qlora_learns(job: Callable[..., Job]) -> None:
+    plain, evaluated = (
+        run(job(name, method=QLORA, evaluation=evaluation)).losses
+        for name, evaluation in (("plain", {}), ("evaluated", {"everySteps": 1}))
+    )
+    assert evaluated == pytest.approx(plain, rel=1e-5)
 
 
 def test_distillation_moves_the_student_towards_the_teacher(

@@ -373,6 +373,29 @@ class TestEwc:
         for weight, slope in slopes:
             np.testing.assert_allclose(gradient(penalty, weight).numpy(), slope, rtol=1e-3, atol=1e-7)
 
+    @pytest.mark.parametrize("adapted", [False, True], ids=["full", "lora"])
+    def test_fp16_weights_get_the_importance_that_fp32_ones_get(
+        self, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, adapted: bool
+    ) -> None:
+        """Even of what the model is so sure of that fp16 has no number for its gradients."""
+        monkeypatch.setattr(
+            "tunewright_trainer.objectives.ewc.cross_entropy_sum",
+            lambda logits, targets: cross_entropy_sum(logits, targets) * 1e-9,
+        )
+
+        def fisher(model: Any, dtype: torch.dtype | None) -> list[float]:
+            anchors = anchors_of(with_lora(model) if adapted else model)
+            estimate_fisher(model, [make_batch([12])], anchors, casting(CPU, dtype))
+            return [anchor.importance.sum().item() for anchor in anchors]
+
+        narrow = load(tiny_model).half()
+        before = [parameter.clone() for parameter in narrow.parameters()]
+        expected = fisher(load(tiny_model), None)
+        assert min(expected) > 0
+        assert fisher(narrow, torch.bfloat16) == pytest.approx(expected, rel=0.1)
+        after = [parameter for name, parameter in narrow.named_parameters() if "lora_" not in name]
+        assert all(torch.equal(*both) for both in zip(before, after, strict=True))
+
     def test_gradient_checkpointing_changes_nothing(self, tiny_model: Path) -> None:
         def fisher(model: Any) -> list[torch.Tensor]:
             anchors = anchors_of(model)

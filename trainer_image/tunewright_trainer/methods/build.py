@@ -121,6 +121,8 @@ def _load(config: TrainerConfig, path: Path, device: str, settings: Any, attenti
         local_files_only=True,
         **options,
     )
+    if config.method.qlora is not None:
+        qlora.keep_trainable(model)
     model.config.use_cache = False
     return model
 

@@ -34,6 +34,16 @@ def quantization(method: QloraMethod, precision: Precision) -> Any:
     return BitsAndBytesConfig(**quantization_arguments(method, precision))
 
 
+def keep_trainable(model: nn.Module) -> None:
+    """In evaluation mode bitsandbytes packs weights anew on CPUs with AVX512-BF16, for good, and no gradient passes
+    through packed ones: a run that evaluates in between, or estimates Fisher information, would go on half trained."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def round_trip(model: nn.Module, method: QloraMethod) -> None:
     """Replace the weights that training saw in 4 bits by what it saw: quantised and restored, in place.

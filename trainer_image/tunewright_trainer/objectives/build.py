@@ -77,7 +77,8 @@ def _elastic_weights(
     known = sample(store.read(layout.reference_records), ewc.samples, config.hyperparameters.seed)
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     anchors = anchors_of(model.to(device))
-    cast = casting(device, _dtype(autocast_dtype(config)))
+    # One backward pass per record, without the loss scaling that fp16 needs.
+    cast = casting(device, torch.bfloat16 if half(config) == "float16" else _dtype(autocast_dtype(config)))
     estimate_fisher(model, [to_device(make_batch([record]), device) for record in known[rank::size]], anchors, cast)
     if not rank:
         log.info("Fisher information estimated", records=len(known), tensors=len(anchors))

@@ -174,19 +174,20 @@ def estimate_fisher(model: nn.Module, batches: Sequence[Batch], anchors: Sequenc
         model: At w*, on its device.
         batches: One record each: the square is that of a record's gradient.
         anchors: From `anchors_of`.
-        cast: Context of the forward passes.
+        cast: Context of the forward passes; never to fp16, in which small gradients vanish unless they are scaled.
     """
     training = model.training
     model.eval()
-    for batch in batches:
-        with ExitStack() as stack:
-            for anchor in anchors:
-                stack.enter_context(anchor.gradients(_adding_squares(anchor.importance)))
-            with cast():
-                predictions = predict(model, batch)
-                loss = cross_entropy_sum(predictions.logits, predictions.targets)
-            loss.backward()
-    model.zero_grad(set_to_none=True)
+    with _wide_range(model):
+        for batch in batches:
+            with ExitStack() as stack:
+                for anchor in anchors:
+                    stack.enter_context(anchor.gradients(_adding_squares(anchor.importance)))
+                with cast():
+                    predictions = predict(model, batch)
+                    loss = cross_entropy_sum(predictions.logits, predictions.targets)
+                loss.backward()
+        model.zero_grad(set_to_none=True)
     model.train(training)
     tokens = torch.tensor(float(sum(batch.units for batch in batches)), device=anchors[0].importance.device)
     if dist.is_initialized():
@@ -194,6 +195,25 @@ def estimate_fisher(model: nn.Module, batches: Sequence[Batch], anchors: Sequenc
             dist.all_reduce(tensor)
     for anchor in anchors:
         anchor.importance /= tokens
+
+
+@contextmanager
+def _wide_range(model: nn.Module) -> Iterator[None]:
+    """What is fp16 and would have fp16 gradients is bf16 inside, which has the range of fp32: trained weights (of
+    DeepSpeed), and what restores 4-bit weights."""
+    weights = [(p, p.data) for p in model.parameters() if p.requires_grad and p.dtype is torch.float16]
+    restoring: list[Any] = [m for m in model.modules() if getattr(m, "compute_dtype", None) is torch.float16]
+    for parameter, data in weights:
+        parameter.data = data.bfloat16()
+    for module in restoring:
+        module.compute_dtype = torch.bfloat16
+    try:
+        yield
+    finally:
+        for parameter, data in weights:
+            parameter.data = data
+        for module in restoring:
+            module.compute_dtype = torch.float16
 
 
 def _adding_squares(importance: Tensor) -> Callable[[Tensor], None]:
