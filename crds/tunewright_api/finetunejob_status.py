@@ -70,10 +70,9 @@ class DatasetStatus(StatusModel):
     records: int = Field(ge=0, description="Rows read: those to train on, held out, dropped and quarantined together.")
     train: int = Field(ge=0, description="Records to train on.")
     validation: int = Field(ge=0, description="Records held out.")
-    truncated: int = Field(ge=0, description="Records longer than sequenceLength, which are cut or divided.")
-    pieces: int = Field(
-        default=0, ge=0, description="Pieces that documents longer than sequenceLength are divided into."
-    )
+    truncated: int = Field(ge=0, description="Records longer than sequenceLength, which are cut.")
+    divided: int = Field(default=0, ge=0, description="Documents longer than sequenceLength, which are divided.")
+    pieces: int = Field(default=0, ge=0, description="Records that the divided documents became.")
     duplicates: int = Field(default=0, ge=0, description="Rows that repeat an earlier one, kept or dropped.")
     dropped: int = Field(default=0, ge=0, description="Rows left out by onLongRecord or onDuplicate.")
     quarantined: int = Field(default=0, ge=0, description="Wrong rows that were set aside by onBadRow.")

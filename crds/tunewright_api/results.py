@@ -53,6 +53,7 @@ class PrepareResult(StatusModel):
     train: int
     validation: int
     truncated: int
+    divided: int = 0
     pieces: int = 0
     duplicates: int = 0
     dropped: int = 0

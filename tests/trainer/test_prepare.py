@@ -33,6 +33,7 @@ def test_prepare_splits_and_digests(job: Callable[..., Job]) -> None:
         "train": 36,
         "validation": 4,
         "truncated": 0,
+        "divided": 0,
         "pieces": 0,
         "duplicates": 0,
         "dropped": 0,

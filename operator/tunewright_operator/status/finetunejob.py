@@ -158,8 +158,8 @@ def _describe(status: FineTuneJobStatus, end: StageEnd) -> str:
     result = end.result
     if result.prepare:
         found = result.prepare
-        cut = f", {found.truncated} of them longer than sequenceLength" if found.truncated else ""
-        cut += f", divided into {found.pieces} pieces" if found.pieces else ""
+        cut = f", {found.truncated} of them cut to sequenceLength" if found.truncated else ""
+        cut += f", {found.divided} divided into {found.pieces} pieces" if found.divided else ""
         out = [
             f", {count} {what}"
             for count, what in ((found.dropped, "dropped"), (found.quarantined, "quarantined"))

@@ -17,6 +17,7 @@ from tunewright_trainer.data.build import VALIDATION, Built, Source, build_datas
 from tunewright_trainer.data.locate import locate
 from tunewright_trainer.data.model_files import check_weights, read_json
 from tunewright_trainer.data.records import Problem, invalid_data, read_records
+from tunewright_trainer.data.rows import RowRule
 from tunewright_trainer.data.statistics import describe
 from tunewright_trainer.data.tokens import ChatEncoder, Encoded, load_encoder
 from tunewright_trainer.errors import StageError, not_readable
@@ -57,7 +58,8 @@ def run(config: TrainerConfig) -> PrepareResult:
         records=account.read,
         train=account.train,
         validation=account.held_out,
-        truncated=account.total(Fate.FIXED),
+        truncated=account.counts[Fate.FIXED, RowRule.TRUNCATED],
+        divided=account.counts[Fate.FIXED, RowRule.SPLIT],
         pieces=account.pieces,
         duplicates=built.duplicates,
         dropped=account.total(Fate.DROPPED),
