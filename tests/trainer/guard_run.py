@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.guards import smoke
-from tunewright_trainer.guards.watchdog import start_watchdog
+from tunewright_trainer.guards.watchdog import Watchdog, start_watchdog
 from tunewright_trainer.processes import COLLECTIVE_TIMEOUT_ENV, Processes, join
 from tunewright_trainer.rundir import RunDirectory
 
@@ -37,10 +37,22 @@ def hang(processes: Processes, run_directory: RunDirectory) -> None:
     processes.total([1])
     if processes.rank:
         signal.pause()
-    os.environ[COLLECTIVE_TIMEOUT_ENV] = "5"  # of the watchdog alone: the group waits 10 minutes
-    watchdog = start_watchdog(processes, run_directory)
-    watchdog.enter("agree", 1)
+    watch(processes, run_directory).enter("agree", 1)
     processes.total([1])
+
+
+def load(processes: Processes, run_directory: RunDirectory) -> None:
+    """Rank 1 hangs while it loads its model; rank 0 has done so, and asks where to resume."""
+    if processes.rank:
+        signal.pause()
+    watch(processes, run_directory).enter("setup", 0)
+    processes.total([0])
+
+
+def watch(processes: Processes, run_directory: RunDirectory) -> Watchdog:
+    """A watchdog that waits for seconds, while the group would wait for 10 minutes."""
+    os.environ[COLLECTIVE_TIMEOUT_ENV] = "5"
+    return start_watchdog(processes, run_directory)
 
 
 def works(processes: Processes, run_directory: RunDirectory) -> None:

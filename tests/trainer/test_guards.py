@@ -169,6 +169,22 @@ def test_each_micro_batch_shows_that_the_step_goes_on() -> None:
     assert clock.now == 27
 
 
+@pytest.mark.parametrize("phase", ["setup", "evaluate"])
+def test_a_process_that_gets_on_may_load_and_evaluate_as_long_as_it_needs(phase: str) -> None:
+    clock, cpu = Clock(), Clock()
+    watchdog = Watchdog(2, limit=10, on_hang=lambda hang: None, clock=clock, cpu=cpu)
+    watchdog.enter(phase, 0)
+    for second in range(1, 100):
+        clock.now, cpu.now = second, second * 0.2
+        assert watchdog.check() is None
+    clock.now = 99 + 9
+    assert watchdog.check() is None
+    clock.now = 99 + 11
+    hang = watchdog.check()
+    assert hang is not None
+    assert f"rank 2 stood still for 11 s in phase {phase} of step 1, at check (" in hang.message
+
+
 def test_saving_may_take_as_long_as_the_disk_needs() -> None:
     clock = Clock()
     watchdog = Watchdog(0, limit=10, on_hang=lambda hang: None, clock=clock)
@@ -208,8 +224,17 @@ def messages(directory: Path) -> dict[int, str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_hung_collective_ends_with_its_rank_and_operation_before_its_timeout(tmp_path: Path) -> None:
-    pair = start_pair("hang", tmp_path)
+@pytest.mark.parametrize(
+    ("case", "where"),
+    [
+        pytest.param("hang", "phase agree of step 2, at all_reduce (tunewright_trainer/processes.py:", id="in a step"),
+        pytest.param("load", "phase setup of step 1, at all_reduce (tunewright_trainer/processes.py:", id="in setup"),
+    ],
+)
+def test_a_hung_collective_ends_with_its_rank_and_operation_before_its_timeout(
+    tmp_path: Path, case: str, where: str
+) -> None:
+    pair = start_pair(case, tmp_path)
     try:
         assert pair[0].wait(timeout=300) == ExitCode.PEER_LOST
     finally:
@@ -217,7 +242,7 @@ def test_a_hung_collective_ends_with_its_rank_and_operation_before_its_timeout(t
         pair[1].wait()
     told = messages(tmp_path)[0]
     assert told.startswith("rank 0 stood still for "), told
-    assert "in phase agree of step 2, at all_reduce (tunewright_trainer/processes.py:" in told
+    assert where in told
 
 
 @pytest.mark.slow

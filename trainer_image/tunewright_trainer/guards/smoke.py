@@ -11,6 +11,9 @@ from tunewright_trainer import log
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.processes import Processes, collective_timeout
 
+SHARE = 0.5
+"""Of the collective timeout, for all to meet: this test knows who is missing, so it comes before the watchdog."""
+
 ELEMENTS = 1 << 22
 """Of the tensors that are timed: 16 MiB in fp32."""
 
@@ -26,7 +29,7 @@ def check_collectives(processes: Processes, timeout: float | None = None) -> dic
     """
     if processes.world_size == 1:
         return {}
-    seconds = {"meet": _timed(lambda: _meet(processes, timeout or collective_timeout()))}
+    seconds = {"meet": _timed(lambda: _meet(processes, timeout or SHARE * collective_timeout()))}
     once = torch.zeros(processes.world_size, device=processes.device)
     dist.all_reduce(once)  # makes the communicator
     seconds["allReduce"] = _timed(lambda: _reduce(processes))

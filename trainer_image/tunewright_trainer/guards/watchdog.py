@@ -25,8 +25,15 @@ SHARE = 0.8
 SLOWEST = 5
 """A phase may take this many times as long as the longest one so far, whatever the timeout."""
 
-WATCHED = frozenset({"smoke", "batch", "agree", "step"})
-"""Phases in which all processes wait for each other. Saving waits for disks, which are slow rather than hung."""
+TIMED = frozenset({"smoke", "batch", "agree", "step"})
+"""Phases whose length is bounded: all processes wait for each other."""
+
+BUSY = frozenset({"setup", "evaluate"})
+"""Phases of any length, such as loading a large model, in which a process that gets on uses its CPU. Saving is in
+neither: it waits for disks, which are slow rather than hung."""
+
+BUSY_SHARE = 0.01
+"""Of the limit: CPU time that shows that a process gets on. The threads of gloo use a fifth of it while all wait."""
 
 _OURS = Path(__file__).resolve().parents[1]
 
@@ -34,13 +41,14 @@ T = TypeVar("T")
 
 
 class Watchdog:
-    """Measures how long the loop stays in one phase, or at one micro batch of a step.
+    """Measures how long the loop stays in one phase, or at one micro batch of a step, or does without the CPU.
 
     Args:
         rank: Of this process.
         limit: Seconds.
         on_hang: Told what happened; ends the process.
         clock: Seconds (injected in tests).
+        cpu: CPU seconds that this process used so far (injected in tests).
     """
 
     def __init__(
@@ -49,11 +57,13 @@ class Watchdog:
         limit: float,
         on_hang: Callable[[StageError], None],
         clock: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.process_time,
     ) -> None:
-        self._rank, self._limit, self._on_hang, self._clock = rank, limit, on_hang, clock
+        self._rank, self._limit, self._on_hang, self._clock, self._cpu = rank, limit, on_hang, clock, cpu
         self._main = threading.get_ident()
         self._at = ("start", 0, clock())
         self._longest = 0.0
+        self._busy = (cpu(), clock())
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -68,7 +78,7 @@ class Watchdog:
         """The loop begins a phase of the step after `step` steps."""
         before, _, since = self._at
         now = self._clock()
-        if before in WATCHED:
+        if before in TIMED:
             self._longest = max(self._longest, now - since)
         self._at = (phase, step, now)
 
@@ -79,8 +89,16 @@ class Watchdog:
     def check(self) -> StageError | None:
         """What to say if the process hangs."""
         phase, step, since = self._at
-        waited = self._clock() - since
-        if phase not in WATCHED or waited < max(self._limit, SLOWEST * self._longest):
+        now, used = self._clock(), self._cpu()
+        if used - self._busy[0] >= BUSY_SHARE * self._limit:
+            self._busy = (used, now)
+        if phase in TIMED:
+            waited, allowed = now - since, max(self._limit, SLOWEST * self._longest)
+        elif phase in BUSY:
+            waited, allowed = now - max(since, self._busy[1]), self._limit
+        else:
+            return None
+        if waited < allowed:
             return None
         return StageError(
             ExitCode.PEER_LOST,
