@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,27 +78,40 @@ def run(tiny: Tiny, processes: int = 1, **settings: Any) -> dict[str, Any]:
     return result
 
 
-Alone = dict[bool, tuple[dict[str, Any], Path]]
+Alone = Callable[..., tuple[dict[str, Any], Path]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def alone(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
-    """What one process computes, and its directory: full (False) and with LoRA (True)."""
-    root = tmp_path_factory.mktemp("alone")
-    return {lora: (run(Tiny(tiny_model, root / str(lora)), lora=lora), root / str(lora)) for lora in (False, True)}
+    """What one process computes with a method and an optimizer, and its directory."""
+
+    @cache
+    def one(method: str, optimizer: str) -> tuple[dict[str, Any], Path]:
+        out = tmp_path_factory.mktemp("alone")
+        return run(Tiny(tiny_model, out), method=json.loads(method), optimizer=optimizer), out
+
+    return lambda method=None, optimizer="AdamW", **_: one(json.dumps(method), optimizer)
 
 
+LORA = {"lora": {"rank": 4, "alpha": 4}}
+PREFIX = {"prefixTuning": {"numVirtualTokens": 4}}
+ADAPTER = {"adapter": {"adapterLen": 4}}
+ZERO3 = {"deepspeed": {"zeroStage": 3}}
 CASES = [
     pytest.param(2, PIPELINE, {}, id="two stages"),
-    pytest.param(2, PIPELINE, {"lora": True, "checkpointing": True}, id="two stages, LoRA, recomputed activations"),
+    pytest.param(2, PIPELINE, {"method": LORA, "checkpointing": True}, id="two stages, LoRA, recomputed activations"),
     pytest.param(4, PIPELINE, {}, id="two stages in two copies"),
     pytest.param(2, {"fsdp": {}}, {"checkpointing": True}, id="FSDP2 with recomputed activations"),
     pytest.param(
         2,
         {"fsdp": {"sharding": "GradientsAndOptimizer", "cpuOffload": True}},
-        {"lora": True},
+        {"method": LORA},
         id="FSDP2 that offloads, LoRA",
     ),
+    pytest.param(2, {"fsdp": {}}, {"method": PREFIX}, id="FSDP2, prefix tuning"),
+    pytest.param(2, {"fsdp": {}}, {"method": ADAPTER}, id="FSDP2, LLaMA-Adapter"),
+    pytest.param(2, ZERO3, {"method": PREFIX}, id="ZeRO-3, prefix tuning"),
+    pytest.param(2, ZERO3, {"method": ADAPTER}, id="ZeRO-3, LLaMA-Adapter"),
 ]
 
 
@@ -108,8 +122,8 @@ def test_the_same_as_in_one_process(
     processes: int, distributed: dict[str, Any], settings: dict[str, Any], alone: Alone, tiny: Tiny
 ) -> None:
     """Losses, norms before clipping, evaluation and the gathered weights; also after a resume at step 3 of 5."""
-    want, directory = alone[bool(settings.get("lora"))]
-    got = run(tiny, processes, distributed=distributed, save=3, **settings)
+    want, directory = alone(**settings)
+    got = run(tiny, processes, distributed=distributed, **settings)
     assert got["losses"] == pytest.approx(want["losses"], rel=1e-5)
     assert got["norms"] == pytest.approx(want["norms"], rel=1e-4)
     assert got["evaluated"] == pytest.approx(want["evaluated"], rel=1e-5)
@@ -118,15 +132,27 @@ def test_the_same_as_in_one_process(
     assert trained.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(trained[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
-    resumed = run(tiny, processes, distributed=distributed, resume=3, **settings)
-    assert resumed["losses"] == pytest.approx(got["losses"][3:], rel=1e-6)
+    assert got["resumed"] == pytest.approx(got["losses"][3:], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_8_bit_optimizer_states_under_ddp_are_those_of_one_process(alone: Alone, tiny: Tiny) -> None:
+    """A rank of 128 makes matrices of 4096 weights, the fewest that bitsandbytes quantises."""
+    settings = {"method": {"lora": {"rank": 128, "alpha": 128}}, "optimizer": "AdamW8bit"}
+    got = run(tiny, 2, distributed={"ddp": {}}, **settings)
+    assert got["losses"] == pytest.approx(alone(**settings)[0]["losses"], rel=1e-4)
+    assert got["resumed"] == pytest.approx(got["losses"][3:], rel=1e-6)
+    state = torch.load(tiny.out / "state-0.pt", weights_only=True)["optimizer"]["state"]
+    moments = [entry["__bnb_optimizer_quant_state__"]["state1"] for entry in state.values()]
+    assert torch.uint8 in {tensor.dtype for tensor in moments}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_pipeline_in_bf16_learns_about_the_same(alone: Alone, tiny: Tiny) -> None:
     got = run(tiny, 2, distributed=PIPELINE, bf16=True)
-    assert got["losses"] == pytest.approx(alone[False][0]["losses"], rel=1e-2)
+    assert got["losses"] == pytest.approx(alone()[0]["losses"], rel=1e-2)
 
 
 # --- stages -------------------------------------------------------------------------------------
