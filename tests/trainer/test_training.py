@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import urllib.request
@@ -164,6 +165,8 @@ def test_progress_and_metrics_are_served_while_training(job: Callable[..., Job])
         metrics = answer.read().decode()
     for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "step", "step_seconds_bucket"):
         assert f"tunewright_train_{name}" in metrics
+    parts = re.findall(r'tunewright_train_startup_seconds\{part="(\w+)"\}', metrics)
+    assert parts == ["launch", "imports", "processes", "model", "optimizer", "resume", "batch"]
     pod.terminate()
     assert pod.finish(timeout=60).code == ExitCode.PREEMPTED
 

@@ -14,6 +14,7 @@ from tunewright_trainer.progress import Pace
 from tunewright_trainer.report.runlog import RunLog
 from tunewright_trainer.report.steplog import read_steps
 from tunewright_trainer.reporter import Reporter
+from tunewright_trainer.startup import Startup
 from tunewright_trainer.steps import EVAL_LOSS, Hooks
 from tunewright_trainer.telemetry import Telemetry
 
@@ -27,6 +28,7 @@ def build_hooks(
     *,
     hardware: Hardware,
     from_first: Callable[[int], int],
+    startup: Startup,
 ) -> Hooks:
     """The hooks of this rank; `telemetry` exists on rank 0 only, and `from_first` tells all ranks its number."""
     hooks = Hooks(step=[DivergenceGuard(config.hyperparameters.divergence).on_step, LeakGuard().on_step])
@@ -35,6 +37,7 @@ def build_hooks(
         run_log = RunLog(Layout(config), checkpoints.completed or 0)
         hooks.step.insert(0, run_log.on_step)
         hooks.end.append(run_log.close)
+        hooks.phase.append(startup.report(telemetry.observe_startup))
         hooks.step.append(Reporter(plan, pace, telemetry, checkpoints, hardware=hardware).on_step)
     if config.hyperparameters.early_stopping:
         # Last of all: the step that ends the run is told to everybody.

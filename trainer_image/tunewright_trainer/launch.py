@@ -13,6 +13,7 @@ from tunewright_api.results import TrainResult
 from tunewright_api.trainer_config import Rendezvous
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.rundir import RUN_DIR_ENV, RunDirectory
+from tunewright_trainer.startup import STARTED_ENV, process_start
 
 NODE_RANK_ENV = "JOB_COMPLETION_INDEX"
 RENDEZVOUS_TIMEOUT_ENV = "TUNEWRIGHT_RENDEZVOUS_TIMEOUT"
@@ -76,7 +77,7 @@ def worker_environment(environment: Mapping[str, str], run: Path, threads: int) 
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    return {**defaults, **environment, RUN_DIR_ENV: str(run)}
+    return {**defaults, **environment, RUN_DIR_ENV: str(run), STARTED_ENV: str(process_start())}
 
 
 def available_cpus(affinity: int, cpu_max: str | None) -> int:

@@ -36,6 +36,7 @@ from tunewright_trainer.plan import plan_run
 from tunewright_trainer.processes import join
 from tunewright_trainer.progress import Pace
 from tunewright_trainer.rundir import RunDirectory
+from tunewright_trainer.startup import Startup, clock
 from tunewright_trainer.steps import EVAL_LOSS, StepRecord, StopTraining
 from tunewright_trainer.telemetry import Telemetry
 from tunewright_trainer.validation import Validation
@@ -69,11 +70,18 @@ class StepClock:
 class Recipe:
     """One training run on one rank."""
 
-    def __init__(self, config: TrainerConfig, run_directory: RunDirectory, telemetry: Telemetry | None) -> None:
+    def __init__(
+        self,
+        config: TrainerConfig,
+        run_directory: RunDirectory,
+        telemetry: Telemetry | None,
+        startup: Startup | None = None,
+    ) -> None:
         self.config = config
         self.layout = Layout(config)
         self.run_directory = run_directory
         self.telemetry = telemetry
+        self.startup = startup or Startup(clock())
 
     def setup(self) -> None:
         """Join the process group, load records and model, take up the newest checkpoint.
@@ -86,6 +94,7 @@ class Recipe:
         self.watchdog = start_watchdog(self.processes, self.run_directory)
         self.watchdog.enter("smoke", 0)
         check_collectives(self.processes)
+        self.startup.end("processes")
         self.watchdog.enter("setup", 0)
         self.strategy = build_strategy(config, self.processes)
         records = store.read(self.layout.train_records)
@@ -95,6 +104,7 @@ class Recipe:
         )
         transformers.set_seed(h.seed)
         self.model = build_model(config, self.layout.base_model, self.processes.device.type)
+        self.startup.end("model")
         ordered = OrderedRecords(records, self._order(records), packing_of(h, self.model))
         self.source: BatchSource = ordered
         hardware = measure_hardware(self.model, self.processes, h.precision.value)
@@ -103,6 +113,7 @@ class Recipe:
         transformers.set_seed(h.seed + self.strategy.data_rank)
         device = self.processes.device
         self.strategy.wrap(self.model, lambda named: build_optimizer(named, h, device.type))
+        self.startup.end("optimizer")
         if config.objective.dpo:
             self.source = self._with_reference(ordered, "train")
         self.validation = self._build_validation()
@@ -116,10 +127,12 @@ class Recipe:
             self.checkpoints,
             hardware=hardware,
             from_first=self.processes.from_first,
+            startup=self.startup,
         )
         self.hooks.phase.append(self.watchdog.enter)
         self.hooks.end.append(self.watchdog.stop)
         self._announce(len(records))
+        self.startup.end("resume")
 
     def train(self) -> TrainResult:
         """Train from the newest checkpoint to the last step and save the weights.

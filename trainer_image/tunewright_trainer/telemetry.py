@@ -5,7 +5,7 @@ import http.server
 import json
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -82,6 +82,12 @@ class Telemetry:
             registry=self.registry,
         )
         self._tokens = Counter("tunewright_train_tokens", "Tokens read, over all processes.", registry=self.registry)
+        self._startup = Gauge(
+            "tunewright_train_startup_seconds",
+            "Seconds from the start of rank 0's pod to the first step, by part.",
+            ["part"],
+            registry=self.registry,
+        )
         info = Gauge(
             "tunewright_train_info", "The job; always 1.", ["namespace", "name", "uid"], registry=self.registry
         )
@@ -94,6 +100,11 @@ class Telemetry:
             value = getattr(progress, name)
             if value is not None:
                 metric.set(value)
+
+    def observe_startup(self, parts: Mapping[str, float]) -> None:
+        """Note the seconds of each part of the way to the first step."""
+        for part, seconds in parts.items():
+            self._startup.labels(part).set(seconds)
 
     def observe_step(self, record: StepRecord, mfu: float | None = None) -> None:
         """Count a finished optimizer step, with its utilisation where that is known."""
