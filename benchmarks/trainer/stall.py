@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ class TokenisedOnTheFly:
     """The records of a run, rendered and tokenised again whenever they are read."""
 
     def __init__(self, recipe: Recipe) -> None:
+        assert isinstance(recipe.source, OrderedRecords)
         self.source = recipe.source
         self.encoder = load_encoder(recipe.layout.base_model)
 
@@ -35,7 +37,7 @@ class TokenisedOnTheFly:
         chosen = [self.source.records[self.source.order[position]] for position in positions]
         encoded = [self.encoder.encode(record.messages, 1024) for record in chosen]
         again = [store.prepared(r.line, r.messages, e) for r, e in zip(chosen, encoded, strict=True)]
-        return OrderedRecords(again, range(len(again))).batch(range(len(again)))  # type: ignore[arg-type]
+        return OrderedRecords(again, range(len(again))).batch(range(len(again)))
 
 
 class Watch:
@@ -74,7 +76,7 @@ def main() -> None:
             hyperparameters={"maxSteps": options.saves * options.every + 1, "microBatchSize": 8},
             checkpoint={"everySteps": options.every},
         )
-        recipe.source = TokenisedOnTheFly(recipe)  # type: ignore[assignment]
+        recipe.source = TokenisedOnTheFly(recipe)
         watch = Watch(recipe)
         recipe.hooks.step.append(watch.on_step)
         recipe.train()
@@ -88,6 +90,7 @@ def main() -> None:
     print(f"a save stalls training {stall:.3f} s and takes {whole:.3f} s (medians of {len(stalls)})")
     print(f"stall of a checkpoint: {stall / whole:.3f} of a synchronous save (bar {STALL_BAR})")
     print(f"data wait: {waited / seconds:.4f} of the step time, tokenising on the fly (bar {WAIT_BAR})")
+    sys.exit(stall / whole > STALL_BAR or waited / seconds > WAIT_BAR)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -82,6 +83,7 @@ def main() -> None:
     print(f"{options.model}, fp32, {options.micro_batch} records per step, {options.steps} steps; {setting.machine()}")
     print(f"bare loop {bare:.3f} s, ours {ours:.3f} s per step (medians)")
     print(f"speed against a bare loop: {bare / ours:.3f} (bar {BAR})")
+    sys.exit(bare / ours < BAR)
 
 
 if __name__ == "__main__":
