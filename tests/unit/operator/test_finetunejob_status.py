@@ -9,10 +9,10 @@ import pytest
 
 from tests.kstatus import KStatus, kstatus
 from tests.serving import claim, conditions, version
-from tests.training import CONFIG, NOW, RESULTS, TIME, Cluster, advance, failed_result, job, settle, turn
+from tests.training import CONFIG, DIGEST, NOW, RESULTS, TIME, Cluster, advance, failed_result, job, settle, turn
 from tunewright_api.finetunejob_status import FineTuneJobStatus
 from tunewright_api.names import ExitCode, Stage
-from tunewright_api.results import Progress, TrainResult
+from tunewright_api.results import Progress, StageResult, TrainResult
 from tunewright_operator.kube.errors import Forbidden
 from tunewright_operator.policies.course import MAX_REPEATS
 from tunewright_operator.reconcile import finetunejob as reconciler
@@ -771,3 +771,18 @@ async def test_a_running_job_keeps_its_milestones_when_its_spec_can_no_longer_be
         "DatasetReady": ("True", "Succeeded"),
         "Trained": ("True", "Succeeded"),
     }
+
+
+async def test_what_became_of_every_row_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"records": 310, "train": 260, "validation": 30, "truncated": 2, "divided": 70, "pieces": 428}
+    found |= {"duplicates": 5, "dropped": 12, "quarantined": 8}
+    prepared = StageResult.model_validate({"outcome": "Succeeded", "prepare": {**found, "digest": DIGEST}})
+    monkeypatch.setitem(RESULTS, Stage.PREPARE, prepared)
+    cluster, obj = Cluster(), job()
+    await advance(cluster, obj, Stage.TRAIN)
+    assert obj["status"]["dataset"] == {**found, "notes": [], "digest": DIGEST}
+    (ready,) = (each for each in obj["status"]["conditions"] if each["type"] == "DatasetReady")
+    assert ready["message"] == (
+        "310 records, 2 of them cut to sequenceLength, 70 divided into 428 pieces: 260 to train on, 30 held out, "
+        "12 dropped, 8 quarantined"
+    )
