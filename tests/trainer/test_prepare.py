@@ -13,9 +13,11 @@ import pytest
 
 from tests.trainer.support import REPO, Job
 from tunewright_api.artifact import MANIFEST, Manifest
+from tunewright_api.dataset import DatasetFormat
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.data import store
+from tunewright_trainer.data.tokens import load_encoder
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.stages import prepare
 
@@ -330,3 +332,14 @@ def test_a_full_volume_is_named(job: Callable[..., Job], small_volume: Path) -> 
     assert finished.code == ExitCode.VOLUME_FULL, finished.describe()
     assert f"the volume of {small_volume / 'work'} is full" in finished.message["message"]
     assert not [path for path in (small_volume / "work").iterdir() if "dataset" in path.name]
+
+
+def test_a_set_that_is_not_split_loses_no_document(tiny_model: Path, tmp_path: Path) -> None:
+    source, encoder = tmp_path / "set.jsonl", load_encoder(tiny_model)
+    texts = ["short", "x" * 200]
+    source.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    prepare.write_whole(source, DatasetFormat.TEXT, encoder, 64, tmp_path / "out" / "all.npy")
+    records = store.read(tmp_path / "out" / "all.npy")
+    assert [(record.line, len(record.ids)) for record in records] == [(1, 6), (2, 50), (2, 50), (2, 50), (2, 51)]
+    whole = [encoder.encode_text(text, 1000).ids for text in texts]
+    assert [token for record in records for token in record.ids] == [token for ids in whole for token in ids]

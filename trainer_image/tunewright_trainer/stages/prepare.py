@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from tunewright_trainer.data.model_files import check_weights, read_json
 from tunewright_trainer.data.records import Problem, invalid_data, read_records
 from tunewright_trainer.data.rows import RowRule
 from tunewright_trainer.data.statistics import describe
-from tunewright_trainer.data.tokens import ChatEncoder, Encoded, load_encoder
+from tunewright_trainer.data.tokens import ChatEncoder, Encoded, divide, load_encoder
 from tunewright_trainer.errors import StageError, not_readable
 from tunewright_trainer.estimate import report_estimate
 from tunewright_trainer.evaluation.compare import plan_figures
@@ -122,19 +123,22 @@ def check_formats(config: TrainerConfig) -> None:
 def write_whole(
     source: Path, dataset_format: DatasetFormat, encoder: ChatEncoder, sequence_length: int, target: Path
 ) -> None:
-    """Tokenize the records of a file that is not split."""
-    rows = [
-        (record, encode_example(record, encoder, sequence_length)) for record in read_records(source, dataset_format)
-    ]
+    """Tokenize the records of a file none of which is held out: documents in pieces, other records cut."""
+    documents = dataset_format is DatasetFormat.TEXT
+    limit = sys.maxsize if documents else sequence_length
+    rows = [(record, encode_example(record, encoder, limit)) for record in read_records(source, dataset_format)]
     problems = [encoded for _, encoded in rows if isinstance(encoded, Problem)]
     if problems:
         raise invalid_data(source, problems)
+    right = [(record, encoded) for record, encoded in rows if isinstance(encoded, Encoded)]
+    if cut := sum(encoded.truncated for _, encoded in right):
+        log.warning("records are longer than sequenceLength and are cut", path=str(source), records=cut)
     store.write(
         target,
         [
-            store.prepared(record.line, record.messages, encoded)
-            for record, encoded in rows
-            if isinstance(encoded, Encoded)
+            store.prepared(record.line, record.messages, piece)
+            for record, encoded in right
+            for piece in (divide(encoded, sequence_length) if documents else [encoded])
         ],
     )
 
