@@ -1,8 +1,9 @@
 """The memory estimate of a run, from its configuration and the base model's config.json. Needs no torch."""
 
 import json
+from pathlib import Path
 
-from tunewright_api.estimate import Advice, Estimate, estimate_memory, read_settings, read_shape
+from tunewright_api.estimate import Advice, Estimate, ModelShape, estimate_memory, read_settings, read_shape
 from tunewright_api.results import MemoryEstimate
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
@@ -19,15 +20,22 @@ def estimate_run(config: TrainerConfig, *, gpu: bool) -> Estimate:
         OSError: There is no config.json.
         ValueError: It is not that of a model that can be estimated.
     """
-    rendezvous = config.rendezvous
+    rendezvous, teacher = config.rendezvous, config.objective_inputs.teacher
+    shape = _shape(Layout(config).base_model)
     settings = read_settings(
         config.method,
         config.hyperparameters,
         config.distributed,
         processes=rendezvous.nodes * rendezvous.processes_per_node,
         gpu=gpu,
+        objective=config.objective,
+        teacher=_shape(Path(teacher)) if teacher else None,
     )
-    return estimate_memory(read_shape(json.loads((Layout(config).base_model / "config.json").read_bytes())), settings)
+    return estimate_memory(shape, settings)
+
+
+def _shape(model: Path) -> ModelShape:
+    return read_shape(json.loads((model / "config.json").read_bytes()))
 
 
 def report_estimate(config: TrainerConfig) -> MemoryEstimate | None:

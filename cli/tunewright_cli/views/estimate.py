@@ -12,6 +12,7 @@ _MEANING = {
     "optimizer": "moments and master copies",
     "activations": "what the backward pass needs, logits included",
     "buffers": "communication, and working space of the update",
+    "objective": "a teacher, and what EWC remembers",
     "framework": "CUDA, NCCL, and what the allocator cannot use",
 }
 _SHOWN = 6

@@ -9,11 +9,9 @@ weights' inputs.
 
 from dataclasses import dataclass
 
-from tunewright_api.estimate.settings import Settings, Train
+from tunewright_api.estimate.loss import loss_bytes
+from tunewright_api.estimate.settings import Settings, Train, width
 from tunewright_api.estimate.shape import ModelShape
-
-LOSS_CHUNK = 1 << 24
-"""Logits that the trainer holds in fp32 at a time."""
 
 # Matrices that read the same tensor.
 _INPUTS = {
@@ -48,7 +46,7 @@ def compute_activations(
     shape: ModelShape, settings: Settings, layers: int, in_flight: int, *, head: bool
 ) -> Activations:
     """What a device keeps for `in_flight` micro batches in its layers; with the loss if it has the head."""
-    tokens = settings.micro_batch * (settings.sequence + _extra_tokens(settings))
+    tokens = settings.rows * (settings.sequence + _extra_tokens(settings))
     one_layer = tokens * layer_bytes(shape, settings)
     between_layers = tokens * residual_width(settings) * shape.hidden
     # The widest gradients of a layer's activations are those of the feed-forward.
@@ -61,11 +59,6 @@ def compute_activations(
         working=working + (one_layer if settings.checkpointing else 0),
         last_layer=working + one_layer,
     )
-
-
-def width(settings: Settings) -> int:
-    """Bytes of a number that layers compute with."""
-    return 2 if settings.half else 4
 
 
 def residual_width(settings: Settings) -> int:
@@ -86,7 +79,9 @@ def layer_bytes(shape: ModelShape, settings: Settings) -> int:
         per_score = 4 + 2 if settings.half else 4
         attention += per_score * shape.heads * settings.sequence
     feed_forward = number * (3 if shape.gated else 1) * shape.intermediate
-    return norms + attention + feed_forward + number * _matrix_inputs(shape, settings)
+    # All layers' outputs are asked for; in 16 bits the norms' fp32 inputs are other tensors.
+    outputs = 2 * hidden if settings.contrastive and residual_width(settings) == 2 else 0
+    return outputs + norms + attention + feed_forward + number * _matrix_inputs(shape, settings)
 
 
 def _matrix_inputs(shape: ModelShape, settings: Settings) -> int:
@@ -111,16 +106,6 @@ def _matrix_inputs(shape: ModelShape, settings: Settings) -> int:
     if settings.low_rank:
         total += settings.rank * len(wanted)
     return total
-
-
-def loss_bytes(shape: ModelShape, settings: Settings, tokens: int) -> int:
-    """Bytes around the loss: the logits and their gradient, with chunks of them in fp32.
-
-    Every token is taken to count for the loss; those of the user need none, so most runs need less.
-    """
-    logits = tokens * shape.vocabulary
-    chunks = 2 if settings.half else 1
-    return 2 * width(settings) * logits + chunks * 4 * min(logits, LOSS_CHUNK)
 
 
 def _extra_tokens(settings: Settings) -> int:

@@ -71,6 +71,8 @@ def _more_sharing(settings: Settings) -> Iterator[tuple[str, Settings]]:
     eight_bit = settings.states is not States.ADAMW
     if settings.processes > 1 and not eight_bit and settings.pipeline == 1 and not settings.shard.fsdp:
         for stage, shard in ((2, Shard.ZERO_2), (3, Shard.ZERO_3)):
+            if shard.weights and settings.ewc:
+                continue  # EWC needs whole weights
             if settings.shard.value < shard.value and settings.train is not Train.QLORA:
                 yield f"distributed.deepspeed.zeroStage: {stage}", replace(settings, shard=shard)
     if settings.gpu and settings.shard.deepspeed and sharded and not settings.offload_optimizer:

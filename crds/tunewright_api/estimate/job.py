@@ -13,7 +13,8 @@ GPU = "nvidia.com/gpu"
 
 
 def estimate_job(spec: FineTuneJobSpec, config: Mapping[str, Any], *, gpu: bool = False) -> Estimate:
-    """Memory per device of the job's training.
+    """Memory per device of the job's training. A teacher, whose files are not here, is taken to be as large as the base
+    model; `prepare` reads them.
 
     Args:
         spec: The job.
@@ -25,7 +26,14 @@ def estimate_job(spec: FineTuneJobSpec, config: Mapping[str, Any], *, gpu: bool 
     """
     gpus = int(parse_quantity((spec.resources_per_node or {}).get(GPU, 0)))
     processes = spec.num_nodes * (spec.num_proc_per_node or gpus or 1)
+    shape = read_shape(config)
     settings = read_settings(
-        spec.method, spec.hyperparameters, spec.distributed, processes=processes, gpu=gpu or gpus > 0
+        spec.method,
+        spec.hyperparameters,
+        spec.distributed,
+        processes=processes,
+        gpu=gpu or gpus > 0,
+        objective=spec.objective,
+        teacher=shape,
     )
-    return estimate_memory(read_shape(config), settings)
+    return estimate_memory(shape, settings)

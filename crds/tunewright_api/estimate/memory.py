@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from tunewright_api.estimate.activations import compute_activations
 from tunewright_api.estimate.model_states import Part, compute_states, count_trained
+from tunewright_api.estimate.objectives import held_bytes, penalty_working_bytes
 from tunewright_api.estimate.settings import Settings
 from tunewright_api.estimate.shape import ModelShape
 
@@ -41,6 +42,7 @@ class Memory:
         optimizer: Moments and master copies.
         activations: What the forward pass keeps for the backward pass, logits included.
         buffers: Communication, and working space of the update.
+        objective: What the objective holds besides: a teacher, and what EWC remembers.
         framework: CUDA's context and what the allocator cannot use; 0 on a CPU.
         host: Bytes in the host's memory instead, per process: what is offloaded. Not part of the total.
     """
@@ -51,6 +53,7 @@ class Memory:
     optimizer: int
     activations: int
     buffers: int
+    objective: int
     framework: int
     host: int = 0
 
@@ -67,6 +70,7 @@ class Memory:
             "optimizer": self.optimizer,
             "activations": self.activations,
             "buffers": self.buffers,
+            "objective": self.objective,
             "framework": self.framework,
         }
 
@@ -97,16 +101,20 @@ def _parts(shape: ModelShape, settings: Settings) -> list[Part]:
 def _part_memory(shape: ModelShape, settings: Settings, part: Part) -> Memory:
     states = compute_states(shape, settings, part)
     forward = compute_activations(shape, settings, part.layers, part.in_flight, head=part.head)
+    held = held_bytes(shape, settings, count_trained(shape, settings, part))
     # The head's gradient comes when the logits are gone, and before any other.
     around = max(forward.loss, forward.working, forward.loss // 2 + states.head_gradient)
+    if settings.ewc:  # the penalty's gradients, of all that is trained, come before those of the loss
+        around = max(around, penalty_working_bytes(shape, settings))
     backward = _memory(
         settings,
         Moment.BACKWARD,
         weights=states.weights + states.casts,
-        gradients=states.gradients if settings.accumulation > 1 else 0,
+        gradients=states.gradients if settings.accumulation > 1 or settings.ewc else 0,
         optimizer=states.optimizer,
         activations=forward.kept + around,
         buffers=states.bucket,
+        objective=held,
         host=states.host,
     )
     # The last gradients come while one layer is left; then the update has the memory to itself.
@@ -121,23 +129,12 @@ def _part_memory(shape: ModelShape, settings: Settings, part: Part) -> Memory:
         optimizer=states.optimizer,
         activations=last_layer,
         buffers=states.bucket + (0 if tied or last_layer else briefly),
+        objective=held,
         host=states.host,
     )
     return max(backward, update, key=lambda memory: memory.total)
 
 
-def _memory(
-    settings: Settings,
-    moment: Moment,
-    *,
-    weights: int,
-    gradients: int,
-    optimizer: int,
-    activations: int,
-    buffers: int,
-    host: int,
-) -> Memory:
-    memory = Memory(moment, weights, gradients, optimizer, activations, buffers, framework=0, host=host)
-    if not settings.gpu:
-        return memory
-    return replace(memory, framework=CONTEXT_BYTES + int(FRAGMENTATION * activations))
+def _memory(settings: Settings, moment: Moment, *, activations: int, **parts: int) -> Memory:
+    framework = CONTEXT_BYTES + int(FRAGMENTATION * activations) if settings.gpu else 0
+    return Memory(moment, activations=activations, framework=framework, **parts)

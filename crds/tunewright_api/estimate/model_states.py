@@ -10,8 +10,7 @@ import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from tunewright_api.estimate.activations import width
-from tunewright_api.estimate.settings import Settings, Shard, States, Train
+from tunewright_api.estimate.settings import Settings, Shard, States, Train, width
 from tunewright_api.estimate.shape import ModelShape
 
 _BUCKET = {True: 500_000_000, False: 50_000_000}

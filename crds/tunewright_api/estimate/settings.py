@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tunewright_api.estimate.shape import ModelShape
+
 
 class Train(StrEnum):
     """What is trained."""
@@ -89,6 +91,10 @@ class Settings:
         offload_parameters: Whether the shards of weights do, too.
         eager_attention: Whether attention is computed with the whole matrix of scores in memory.
         gpu: Whether the device is a GPU.
+        pairs: Whether a record is a pair of answers (DPO): two rows.
+        ewc: Whether trained weights are held near where they were.
+        contrastive: Whether hidden states are compared with each other.
+        teacher: The model that is imitated.
     """
 
     train: Train = Train.FULL
@@ -114,6 +120,15 @@ class Settings:
     offload_parameters: bool = False
     eager_attention: bool = False
     gpu: bool = True
+    pairs: bool = False
+    ewc: bool = False
+    contrastive: bool = False
+    teacher: ModelShape | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of a micro batch."""
+        return self.micro_batch * (2 if self.pairs else 1)
 
     @property
     def low_rank(self) -> bool:
@@ -124,3 +139,8 @@ class Settings:
     def autocast(self) -> bool:
         """Whether fp32 weights are cast per operation, instead of being held in 16 bits by DeepSpeed."""
         return self.half and not self.shard.deepspeed
+
+
+def width(settings: Settings) -> int:
+    """Bytes of a number that layers compute with."""
+    return 2 if settings.half else 4

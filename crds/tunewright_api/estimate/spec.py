@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tunewright_api.distributed import DeepSpeed, Distributed, Offload, Sharding
 from tunewright_api.estimate.settings import Settings, Shard, States, Train
+from tunewright_api.estimate.shape import ModelShape
 from tunewright_api.hyperparameters import AttentionBackend, Hyperparameters, Precision
 from tunewright_api.method import Method
+from tunewright_api.objective import Objective, Supervised
 
 
 def read_settings(
@@ -18,6 +21,8 @@ def read_settings(
     processes: int,
     gpu: bool,
     padded: bool = True,
+    objective: Objective | None = None,
+    teacher: ModelShape | None = None,
 ) -> Settings:
     """The settings of a run.
 
@@ -28,6 +33,8 @@ def read_settings(
         processes: Of the whole run: pods x processes per pod.
         gpu: Whether each process has a GPU.
         padded: Whether rows of a micro batch differ in length.
+        objective: spec.objective.
+        teacher: The model that distillation imitates.
     """
     pipeline = distributed.pipeline.stages if distributed and distributed.pipeline else 1
     given: dict[str, Any] = {
@@ -36,14 +43,14 @@ def read_settings(
         "eager_attention": hyperparameters.attention_backend is AttentionBackend.EAGER,
         "micro_batch": hyperparameters.micro_batch_size,
         "sequence": hyperparameters.sequence_length,
-        "padded": padded and hyperparameters.micro_batch_size > 1,
         "accumulation": hyperparameters.gradient_accumulation_steps,
         "checkpointing": hyperparameters.gradient_checkpointing,
         "processes": max(processes // pipeline, 1),
         "pipeline": pipeline,
         "gpu": gpu,
     }
-    return Settings(**given, **_method(method), **_sharing(distributed))
+    settings = Settings(**given, **_method(method), **_sharing(distributed), **_objective(objective, teacher))
+    return replace(settings, padded=padded and settings.rows > 1)
 
 
 def _method(method: Method) -> dict[str, Any]:
@@ -60,6 +67,17 @@ def _method(method: Method) -> dict[str, Any]:
         layers = adapter.adapter_layers or 0
         return {"train": Train.ADAPTER, "virtual_tokens": adapter.adapter_len, "adapter_layers": layers}
     return {"train": Train.FULL, "freeze": tuple((method.full.freeze if method.full else None) or ())}
+
+
+def _objective(objective: Objective | None, teacher: ModelShape | None) -> dict[str, Any]:
+    if objective is None or objective.dpo:
+        return {"pairs": objective is not None}
+    terms = objective.supervised or Supervised()
+    return {
+        "ewc": terms.ewc is not None,
+        "contrastive": terms.contrastive is not None,
+        "teacher": teacher if terms.distillation else None,
+    }
 
 
 def _sharing(distributed: Distributed | None) -> dict[str, Any]:

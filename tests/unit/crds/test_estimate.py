@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from tunewright_api.estimate import (
 from tunewright_api.estimate.memory import Moment, compute_memory
 from tunewright_api.hyperparameters import Hyperparameters
 from tunewright_api.method import Method
+from tunewright_api.objective import Objective
 
 LLAMA_70B = ModelShape(80, 8192, 28672, 64, 8, 128, 128256, tied=False)
 SMOLLM = ModelShape(30, 576, 1536, 9, 3, 64, 49152, tied=True)
@@ -55,6 +57,10 @@ settings = st.builds(
     pipeline=st.sampled_from([1, 1, 2, 4]),
     offload_optimizer=st.booleans(),
     gpu=st.booleans(),
+    pairs=st.booleans(),
+    ewc=st.booleans(),
+    contrastive=st.booleans(),
+    teacher=st.none() | shapes,
 )
 
 
@@ -158,6 +164,66 @@ def test_the_settings_follow_from_the_spec() -> None:
         shard=Shard.ZERO_3,
         offload_optimizer=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "held"),
+    [
+        pytest.param(Settings(), 0, id="supervised alone holds nothing"),
+        pytest.param(Settings(ewc=True), 8 * SMOLLM.parameters, id="EWC: F and w* of every trained weight, in fp32"),
+        pytest.param(
+            Settings(train=Train.LORA, targets=frozenset({"q_proj"}), ewc=True),
+            4 * 30 * 576 * 576,
+            id="EWC with LoRA: F of the base weights that have an adapter",
+        ),
+        pytest.param(Settings(teacher=LLAMA_70B), 2 * LLAMA_70B.parameters, id="a teacher in the run's precision"),
+        pytest.param(Settings(pairs=True, contrastive=True), 0, id="pairs and similarities are activations"),
+    ],
+)
+def test_what_an_objective_holds(given: Settings, held: int) -> None:
+    assert compute_memory(SMOLLM, given).objective == held
+
+
+def test_a_pair_is_two_rows() -> None:
+    given = Settings(micro_batch=3)
+    assert compute_memory(SMOLLM, replace(given, pairs=True)) == compute_memory(SMOLLM, replace(given, micro_batch=6))
+
+
+def test_ewc_is_not_advised_what_it_is_refused_with() -> None:
+    advice = estimate_memory(SMOLLM, Settings(ewc=True, processes=4, shard=Shard.ZERO_1)).advice
+    stages = [one.setting for one in advice if "zeroStage" in one.setting]
+    assert stages == ["distributed.deepspeed.zeroStage: 2"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "found"),
+    [
+        pytest.param({}, Settings(), id="nothing said"),
+        pytest.param({"dpo": {}}, Settings(pairs=True, padded=True), id="dpo: a pair is padded to the longer answer"),
+        pytest.param(
+            {
+                "supervised": {
+                    "contrastive": {},
+                    "distillation": {"teacher": {"uri": "pvc://a/teacher"}},
+                    "ewc": {"reference": {"uri": "pvc://a/known.jsonl", "format": "Chat"}},
+                }
+            },
+            Settings(ewc=True, contrastive=True, teacher=LLAMA_70B),
+            id="all terms of supervised",
+        ),
+    ],
+)
+def test_the_objective_is_read(objective: dict[str, Any], found: Settings) -> None:
+    given = read_settings(
+        Method.model_validate({"full": {}}),
+        Hyperparameters(micro_batch_size=1, sequence_length=1024, gradient_accumulation_steps=1),
+        None,
+        processes=1,
+        gpu=True,
+        objective=Objective.model_validate(objective),
+        teacher=LLAMA_70B,
+    )
+    assert given == replace(found, checkpointing=given.checkpointing)
 
 
 def test_a_pipeline_leaves_fewer_processes_to_share() -> None:
