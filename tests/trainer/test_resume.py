@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.support import Finished, Job, make_job
+from tests.trainer.support import REPO, Finished, Job, make_job
 from tunewright_api.names import ExitCode
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -100,6 +100,53 @@ def test_a_killed_pod_does_not_change_the_curve(
     again = losses(run.run("train"))
     assert 4 < min(again) < max(again) == len(whole)
     assert {**left.losses(), **again} == {step: pytest.approx(loss, rel=1e-5) for step, loss in whole.items()}
+
+
+STOPPING = """
+import os, signal, sys, time
+from pathlib import Path
+
+if sys.orig_argv[1:3] == ["-m", "tunewright_trainer.worker"]:
+    from tunewright_trainer.guards.watchdog import Watchdog
+
+    enter = Watchdog.enter
+
+    def stop_in(self, phase, step):
+        enter(self, phase, step)
+        if f"{phase} {step}" == os.environ["STOP_IN"]:
+            os.kill(os.getppid(), signal.SIGTERM)
+            while not (Path(os.environ["TUNEWRIGHT_RUN_DIR"]) / "stop").exists():
+                time.sleep(0.01)
+            if phase == "setup":
+                signal.pause()
+
+    Watchdog.enter = stop_in
+"""
+"""A worker in which the kubelet's SIGTERM comes in a certain phase. One that is stopped in setup stays there."""
+
+
+def test_sigterm_in_any_phase_leaves_a_whole_checkpoint_or_the_result(job: Callable[..., Job], tmp_path: Path) -> None:
+    run = job(checkpoint={"everySteps": 2}, evaluation={"everySteps": 2}, hyperparameters={"maxSteps": 6})
+    run.must("prepare")
+    (tmp_path / "sitecustomize.py").write_text(STOPPING)
+    path = f"{tmp_path}:{REPO / 'crds'}:{REPO / 'trainer_image'}"
+    checkpoints = run.work / "checkpoints"
+    curve: list[int] = []
+    for phase, code, saved in (
+        ("setup 0", ExitCode.PREEMPTED, set()),
+        ("step 0", ExitCode.PREEMPTED, {"step-1"}),
+        ("checkpoint 2", ExitCode.PREEMPTED, {"step-1", "step-2"}),
+        ("evaluate 4", ExitCode.PREEMPTED, {"step-2", "step-4"}),
+        ("save 6", ExitCode.OK, {"step-2", "step-4"}),
+    ):
+        finished = run.run("train", env={"PYTHONPATH": path, "STOP_IN": phase})
+        assert finished.code == code, (phase, finished.describe())
+        made = {step.name: {file.name for file in step.iterdir()} for step in checkpoints.glob("step-*")}
+        assert made == {step: {"checkpoint.json", "rank-0.pt"} for step in saved}, phase
+        assert not list((checkpoints / ".partial").glob("*")), phase
+        assert (run.work / "trained").exists() == (code is ExitCode.OK), phase
+        curve += finished.losses()
+    assert curve == [1, 2, 3, 4, 5, 6]
 
 
 def losses(finished: Finished) -> dict[int, float]:
