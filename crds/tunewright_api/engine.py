@@ -31,8 +31,8 @@ class Quantization(StrEnum):
 RESERVED_ARGUMENTS = (
     # decided by a field of spec.engine, spec.sampling or spec.model
     *("model", "served-model-name", "tokenizer", "tokenizer-revision", "revision", "dtype", "max-model-len"),
-    *("gpu-memory-utilization", "device-memory-utilization", "tensor-parallel-size", "pipeline-parallel-size"),
-    *("quantization", "max-num-seqs", "generation-config", "override-generation-config"),
+    *("gpu-memory-utilization", "device-memory-utilization", "kv-cache-memory-bytes", "tensor-parallel-size"),
+    *("pipeline-parallel-size", "quantization", "max-num-seqs", "generation-config", "override-generation-config"),
     *("enable-chunked-prefill", "no-enable-chunked-prefill", "enable-prefix-caching", "no-enable-prefix-caching"),
     # decided by the server image: address, protocol, processes, log, metrics
     *("host", "port", "uds", "root-path", "grpc", "grpc-port", "api-server-count", "shutdown-timeout", "middleware"),
