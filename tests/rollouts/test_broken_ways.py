@@ -242,7 +242,7 @@ WAYS = {
             1, "OSError: [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use"
         ),
         stuck("Internal"),
-        ("port",),
+        ("port of the API is taken", "remove the container"),
     ),
     "crash-loop": Way(
         behaving(ending=Ending(139, "Fatal Python error: Segmentation fault")),
@@ -269,7 +269,7 @@ WAYS = {
     "container-not-made": Way(
         behaving(waiting=Waiting("CreateContainerConfigError", 'configmap "x" not found')),
         waits("CreateContainerConfigError"),
-        ("not found",),
+        ("not found", "mended"),
     ),
     "no-gpu": Way(
         asking(resources={"nvidia.com/gpu": 8}, engine={"tensorParallelSize": 8}),
@@ -281,7 +281,7 @@ WAYS = {
         waits("Unschedulable"),
         ("spec.scheduling",),
     ),
-    "no-claim": Way(without_claim, waits("ClaimNotFound"), ("pvc://lost",)),
+    "no-claim": Way(without_claim, waits("ClaimNotFound"), ("pvc://lost", "once it exists")),
     "no-version": Way(refer, waits("ModelVersionNotFound"), ("there is no ModelVersion",)),
     "not-approved": Way(
         undecided,

@@ -79,7 +79,9 @@ def _container_config(pod: Manifest) -> Problem | None:
     for status in container_statuses(pod):
         waiting = status.get("state", {}).get("waiting") or {}
         if waiting.get("reason") in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
-            return Problem(_name(pod), waiting["reason"], waiting.get("message") or "the container cannot be created")
+            cause = waiting.get("message") or "the node does not say why"
+            message = f"the container cannot be created ({cause}): once that is mended, the node tries again by itself"
+            return Problem(_name(pod), waiting["reason"], message)
     return None
 
 

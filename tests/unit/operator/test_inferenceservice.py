@@ -301,7 +301,8 @@ CASES = {
     "the configuration is not there": Case(
         progressing("CreateContainerConfigError"),
         KStatus.IN_PROGRESS,
-        'configmap "guide" not found',
+        'the container cannot be created (configmap "guide" not found): once that is mended, the node tries again by '
+        "itself",
         pods(0, waiting("CreateContainerConfigError", 'configmap "guide" not found')),
     ),
     "vLLM refuses an argument": Case(
