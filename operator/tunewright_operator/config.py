@@ -35,6 +35,9 @@ class OperatorConfig:
     progress_interval: float = 5.0
     # Seconds after which an object that waits for something unwatched (a claim, a Secret) is looked at again.
     recheck_interval: float = 15.0
+    # Seconds after which an object with nothing to wait for is looked at again: for a lost watch, or an object of a
+    # mesh (they are not watched) that somebody removed.
+    settled_interval: float = 60.0
     # Seconds for the result of a pod to arrive after its Job has ended; the two come by separate watches.
     result_grace: float = 20.0
 
@@ -54,6 +57,7 @@ class OperatorConfig:
             in_mesh=_choice(env, "TUNEWRIGHT_IN_MESH", ("true", "false"), "false") == "true",
             progress_interval=_number(env, "TUNEWRIGHT_PROGRESS_INTERVAL_SECONDS", 5.0),
             recheck_interval=_number(env, "TUNEWRIGHT_RECHECK_INTERVAL_SECONDS", 15.0),
+            settled_interval=_number(env, "TUNEWRIGHT_SETTLED_INTERVAL_SECONDS", 60.0),
             result_grace=_number(env, "TUNEWRIGHT_RESULT_GRACE_SECONDS", 20.0),
         )
 

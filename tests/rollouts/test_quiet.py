@@ -16,7 +16,7 @@ SECONDS = 10
 
 @pytest.mark.scenario("settled", alone=True)
 def test_a_settled_service_costs_no_write_and_no_question(stage: Stage) -> None:
-    with stage.arena.operator(stage.namespace):
+    with stage.arena.operator(stage.namespace, TUNEWRIGHT_SETTLED_INTERVAL_SECONDS="3"):
         stage.start("v1")
         stage.register("v2")
         stage.move("v2")

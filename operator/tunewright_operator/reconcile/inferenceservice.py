@@ -62,9 +62,6 @@ from tunewright_operator.reconcile.result import Check, Children, Result
 from tunewright_operator.status.inferenceservice import Situation, compute_status, find_gap
 from tunewright_operator.status.parsing import explain
 
-# Watches wake us. This is for what none shows: a lost watch, or an object of a mesh that somebody removed.
-_SETTLED_SECONDS = 60.0
-
 
 @dataclass(frozen=True)
 class Target:
@@ -167,7 +164,7 @@ def _moves(manifests: Sequence[Manifest], routes: Sequence[Manifest]) -> bool:
 
 
 def _requeue(config: OperatorConfig, seen: Situation, due: float | None) -> float:
-    waiting = config.recheck_interval if find_gap(seen) else _SETTLED_SECONDS
+    waiting = config.recheck_interval if find_gap(seen) else config.settled_interval
     return waiting if due is None else min(waiting, due)
 
 

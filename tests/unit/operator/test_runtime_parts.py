@@ -36,6 +36,7 @@ def test_every_setting_is_read() -> None:
             "TUNEWRIGHT_TRAINER_PORT": "9191",
             "TUNEWRIGHT_PROGRESS_INTERVAL_SECONDS": "0.5",
             "TUNEWRIGHT_RECHECK_INTERVAL_SECONDS": "2",
+            "TUNEWRIGHT_SETTLED_INTERVAL_SECONDS": "90",
             "TUNEWRIGHT_RESULT_GRACE_SECONDS": "3",
             "TUNEWRIGHT_PROMETHEUS_URL": "http://prometheus.monitoring:9090",
             "TUNEWRIGHT_IN_MESH": "true",
@@ -54,6 +55,7 @@ def test_every_setting_is_read() -> None:
         in_mesh=True,
         progress_interval=0.5,
         recheck_interval=2.0,
+        settled_interval=90.0,
         result_grace=3.0,
     )
 
