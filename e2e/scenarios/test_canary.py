@@ -40,6 +40,7 @@ Object = dict[str, Any]
 NAMESPACE, SERVICE = quickstart.NAMESPACE, canary.SERVICE
 STEPS = yaml.safe_load(canary.manifest())["spec"]["rollout"]["steps"]
 MANY = 1000
+AT_EACH_STEP = 10
 # `make docs-images` names a folder here: the dashboards are drawn into it from what Prometheus saw of these tests.
 PICTURES = os.environ.get("DOCS_IMAGES")
 
@@ -137,9 +138,12 @@ def test_a_better_version_is_promoted_under_load_without_one_failed_request(stag
         service = stage.follow(BETTER, watched)
         load.wait_for(MANY)
     summary = summarize(load.exchanges)
-    print(summary)
     assert summary.failures == ()
     assert summary.requests >= MANY
+    moved = [weights.time for weights in stage.weights(mark)]
+    meanwhile = sum(moved[0] <= one.sent <= moved[-1] for one in load.exchanges)
+    print(f"{summary}; {meanwhile} of them between the first change of the weights and the last")
+    assert meanwhile >= AT_EACH_STEP * len(moved)
     assert canary.outcome(service, BETTER) == "promoted"
     assert watched.unready == []
     taken = [one for one in reversed(service["status"]["history"]) if one["decision"] != "Held"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 EVERY_SECONDS = 0.2
+MOST = 3.0
 
 
 @dataclass
@@ -23,12 +24,15 @@ class Slowdown:
     samples: list[tuple[float, float, float]] = field(default_factory=list)
 
     def factor(self, since: float, until: float) -> float:
-        """(ran + waited) / ran between two times: 1 on an idle machine, 2 where half of the time was waiting."""
+        """(ran + waited) / ran between two times: 1 on an idle machine, 2 where half of the time was waiting.
+
+        At most MOST: a promise that only a slower machine would keep is not kept.
+        """
         inside = [one for one in list(self.samples) if since - EVERY_SECONDS <= one[0] <= until + EVERY_SECONDS]
         if len(inside) < 2:
             return 1.0
         (_, ran_before, waited_before), (_, ran, waited) = inside[0], inside[-1]
-        return 1 + (waited - waited_before) / max(ran - ran_before, 0.001)
+        return min(MOST, 1 + (waited - waited_before) / max(ran - ran_before, 0.001))
 
     def _follow(self, pid: int, stop: threading.Event) -> None:
         path = Path(f"/proc/{pid}/schedstat")

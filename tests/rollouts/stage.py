@@ -365,14 +365,20 @@ class Stage:
 
         The operator's own query is evaluated afterwards, for every fifth of a second of the rollout.
         """
-        history = self.weights()
-        given = next(weights.time for weights in history if weights.shares.get(revision))
-        undone = next(w.time for w in reversed(history) if revision not in w.shares)
+        given, undone = self.given(revision), self.undone(revision)
         query = build_queries(self.namespace, self.service, INTERVAL)
         values = self._series(query[metric], given, undone + 1, revision)
         requests = dict(self._series(query["Requests"], given, undone + 1, revision))
         shown = next(at for at, value in values if breach(value) and requests.get(at, 0) >= CANARY["minRequests"])
         self.check_promise(f"{metric} breached for Prometheus", shown, undone)
+
+    def given(self, revision: str) -> float:
+        """When a revision first got a weight."""
+        return next(weights.time for weights in self.weights() if weights.shares.get(revision))
+
+    def undone(self, revision: str) -> float:
+        """When the traffic was taken away from it."""
+        return next(weights.time for weights in reversed(self.weights()) if revision not in weights.shares)
 
     def check_promise(self, what: str, since: float, until: float) -> None:
         """All traffic is back within an interval and two seconds, of a machine that is not overloaded."""

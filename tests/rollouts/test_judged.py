@@ -37,6 +37,9 @@ def test_a_good_version_is_promoted_step_by_step_without_a_failed_request(stage:
     assert all(
         metric["verdict"] == "Pass" and metric["candidate"] is not None for metric in status["analysis"]["metrics"]
     )
+    # What the scripted server says it measured at its start.
+    speed = {"ttftMilliseconds": 10.0, "tpotMilliseconds": 4.0, "tokensPerSecond": 250.0}
+    assert status["performance"] == {"revision": candidate["revision"], **speed}
     stage.wait("all answers from v2", lambda: stage.newest(load, 10) == {stage.name("v2")})
     assert stage.stop(load).failures() == []
     stage.wait("the pods of v1 gone", lambda: not stage.pods("v1"))
@@ -97,7 +100,7 @@ def undone(stage: Stage, bad: dict[str, float], metric: str, breach: Callable[[f
     stage.wait("the pods of v2 gone", lambda: not stage.pods("v2"))
 
 
-@pytest.mark.scenario("wrong-answers")
+@pytest.mark.scenario("wrong-answers", timed=True)
 def test_wrong_answers_are_undone(stage: Stage) -> None:
     probes = {
         "prompts": [
@@ -111,10 +114,13 @@ def test_wrong_answers_are_undone(stage: Stage) -> None:
     load = stage.start("v1", rollout={**CANARY, "probes": probes})
     stage.register("v2")
     stage.move("v2")
+    candidate = stage.weight(20)
     status = stage.rolled_back("WrongAnswers")
     assert (status["analysis"]["probes"]["passed"], status["analysis"]["probes"]["total"]) == (1, 2)
     assert "sum" in status["analysis"]["probes"]["message"]
     assert steps(stage) == UNDONE
+    revision = candidate["revision"]
+    stage.check_promise("the wrong version got its weight", stage.given(revision), stage.undone(revision))
     assert stage.stop(load).failures() == []
 
 

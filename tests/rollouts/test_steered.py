@@ -100,12 +100,13 @@ def test_an_alias_that_moves_twice_ends_at_the_last_version(stage: Stage) -> Non
     assert stage.stop(load).failures() == []
 
 
-@pytest.mark.scenario("revoked")
+@pytest.mark.scenario("revoked", timed=True)
 def test_taking_back_the_approval_of_what_is_rolled_out_undoes_it(stage: Stage) -> None:
     load = stage.start("v1")
     stage.register("v2")
     stage.move("v2")
     candidate = stage.weight(20)
+    begin = stage.clock()
     stage.decide("v2", None)
     stage.wait("v2 undone", lambda: not stage.candidate())
     status = stage.expect(Ready="True/Serving")
@@ -113,6 +114,7 @@ def test_taking_back_the_approval_of_what_is_rolled_out_undoes_it(stage: Stage) 
     assert stage.decisions()[-1] == ("RolledBack", 0, "ApprovalRevoked")
     stage.wait("all traffic back", stage.carried_out)
     assert stage.candidate_weights(candidate["revision"]) == [0, 20, 0]
+    stage.check_promise("the approval was taken back", begin, stage.undone(candidate["revision"]))
     stage.wait("the pods of v2 gone", lambda: not stage.pods("v2"))
     stage.wait("all answers from v1", lambda: stage.newest(load, 10) == {stage.name("v1")})
 

@@ -24,6 +24,7 @@ from tests.serving import (
 )
 from tests.serving import service as build_service
 from tunewright_api.names import ANNOTATION_REQUEST, LABEL_VERSION
+from tunewright_api.results import ServerPerformance, ServerReadiness
 from tunewright_api.rollout_status import Analysis, Verdict
 from tunewright_operator.kube.errors import Forbidden, Invalid, KubeError, Transient
 from tunewright_operator.observe.times import format_time
@@ -63,6 +64,7 @@ class World:
 
         monkeypatch.setattr(module, "fetch_readiness", self._fetch_readiness)
         self.asked: list[dict[str, int]] = []  # the weights when a pod was asked what it measured
+        self.readiness: ServerReadiness | None = None
 
     async def _measure(self, *_: Any, window: Any, now: datetime, **__: Any) -> Analysis:
         self.checks += 1
@@ -76,8 +78,9 @@ class World:
             message="as the test says",
         )
 
-    async def _fetch_readiness(self, _: str) -> None:
+    async def _fetch_readiness(self, _: str) -> ServerReadiness | None:
         self.asked.append(self.weights())
+        return self.readiness
 
     async def turn(self) -> None:
         """One reconcile; what it recorded on the way is stored even if it is killed after that."""
@@ -698,15 +701,38 @@ async def test_a_gateway_that_does_not_take_the_route_is_told(monkeypatch: pytes
     assert conditions(world.obj)["Reconciling"] == ("True", "Progressing"), "it has not seen the newest route yet"
 
 
-async def test_a_rollback_does_not_wait_for_a_pod_that_says_nothing_of_its_speed(canary: World) -> None:
-    for deployment in canary.kube.of("Deployment"):
+def add_pods(world: World) -> None:
+    """A ready pod for each Deployment, where it can be asked."""
+    for deployment in world.kube.of("Deployment"):
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         one = pod(f"{deployment['metadata']['name']}-x", labels, ready=True)
         one["status"] |= {"podIP": "10.0.0.7", "conditions": [{"type": "Ready", "status": "True"}]}
-        canary.kube.put(one)
+        world.kube.put(one)
+
+
+async def test_a_rollback_does_not_wait_for_a_pod_that_says_nothing_of_its_speed(canary: World) -> None:
+    add_pods(canary)
     canary.ask("abort")
     await canary.turn()
     assert canary.asked == [{"guide-v1": 100}]
+
+
+async def test_the_speed_of_the_newest_revision_is_asked_for_once(canary: World) -> None:
+    speed = ServerPerformance(ttft_milliseconds=70, tpot_milliseconds=20, tokens_per_second=50)
+    canary.readiness = ServerReadiness(state="Serving", message="", performance=speed)
+    await canary.settle()
+    assert "performance" not in canary.obj["status"], "no pod is there to be asked"
+    add_pods(canary)
+    await canary.settle()
+    candidate = canary.obj["status"]["candidate"]["revision"]
+    expected = {"revision": candidate, "ttftMilliseconds": 70, "tpotMilliseconds": 20, "tokensPerSecond": 50}
+    assert canary.obj["status"]["performance"] == expected
+    await canary.settle(seconds=1)
+    assert len(canary.asked) == 1, "a pod measures itself once, at its start"
+    canary.ask("abort")
+    await canary.settle()
+    assert canary.obj["status"]["performance"] == expected | {"revision": canary.obj["status"]["stable"]["revision"]}
+    assert len(canary.asked) == 2
 
 
 async def test_a_stable_revision_that_was_deleted_after_a_rollback_is_told_with_the_way_out(canary: World) -> None:
