@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from tunewright_api.method import Method
 from tunewright_trainer.errors import StageError
+from tunewright_trainer.methods.build import add_adapter
 from tunewright_trainer.objectives import likelihood
 from tunewright_trainer.objectives.contrastive import contrastive_sum, segments_of
 from tunewright_trainer.objectives.distillation import Distillation
@@ -99,6 +101,12 @@ class TestCrossEntropy:
         assert loss.dtype is torch.float32
         assert loss.item() == pytest.approx(expected, rel=1e-6)
         assert gradient(loss, logits).dtype is torch.bfloat16
+
+    def test_taking_the_gradient_leaves_the_logits_as_they_are(self) -> None:
+        logits = torch.randn(4, 7, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        loss, before = cross_entropy_sum(logits, torch.tensor([1, 2, 3, 0])), logits.detach().clone()
+        torch.testing.assert_close(gradient(loss, logits), gradient(loss, logits))
+        assert torch.equal(logits, before)
 
     def test_weighted_tokens_get_weighted_gradients(self) -> None:
         logits = torch.randn(4, 7, dtype=torch.float32, generator=torch.Generator().manual_seed(2)).requires_grad_()
@@ -423,6 +431,22 @@ class TestForward:
 
     def test_an_adapter_does_not_hide_that(self, tiny_model: Path) -> None:
         assert skips_positions(with_lora(load(tiny_model)))
+
+    @pytest.mark.parametrize(
+        "method", [{"prefixTuning": {"numVirtualTokens": 4}}, {"adapter": {"adapterLen": 4}}], ids=["prefix", "adapter"]
+    )
+    def test_virtual_tokens_are_no_positions(self, tiny_model: Path, method: dict[str, Any]) -> None:
+        """Distillation and the contrastive loss see the tokens of the record, and what is trained gets gradients."""
+        base, batch = load(tiny_model), make_batch([12, 9])
+        model = add_adapter(base, Method.model_validate(method))
+        predictions = predict(model, batch, hidden=True)
+        assert bare(model) is base
+        assert predictions.hidden is not None
+        assert predictions.hidden.shape == (2, 8, base.config.hidden_size)
+        torch.testing.assert_close(base.lm_head(predictions.hidden), predictions.logits)
+        distillation = Distillation(disturbed(load(tiny_model)), 2.0, 0.5)
+        Supervised(distillation=distillation, contrastive=(1.0, 0.9)).loss(model, batch).backward()
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
     def test_an_architecture_that_cannot_skip_positions_gives_the_same(self, tiny_model: Path) -> None:
         model, batch = load(tiny_model), make_batch([12, 9])

@@ -81,7 +81,7 @@ class _TokenLogProbs(torch.autograd.Function):  # type: ignore[misc]
         gradient = torch.empty_like(logits)
         for rows in chunks(logits):
             scale = factor[rows].unsqueeze(1)
-            part = logits[rows].float().sub_(normaliser[rows].unsqueeze(1)).exp_().mul_(-scale)
+            part = logits[rows].to(torch.float32, copy=True).sub_(normaliser[rows].unsqueeze(1)).exp_().mul_(-scale)
             gradient[rows] = part.scatter_add_(1, targets[rows].clamp(min=0).unsqueeze(1), scale)
         return gradient, None
 
