@@ -15,7 +15,8 @@ COLLECTIVE_TIMEOUT = 600
 its connections). A process that dies is noticed at once by gloo."""
 
 SAVING_TIMEOUT = timedelta(hours=1)
-"""How long the first rank that wrote its part of a checkpoint waits for the last one; training goes on meanwhile."""
+"""How long the first rank that wrote its part of a checkpoint waits for the last one, while training goes on; and how
+long all wait for rank 0 to write the trained weights."""
 
 ALONE = (
     ("RANK", "0"),
@@ -38,7 +39,8 @@ class Processes:
         world_size: Processes of the run.
         local_rank: Rank in its pod; the GPU that it uses.
         control: Group for a few numbers between two steps; on the CPU, so that it never waits for a GPU.
-        saving: Group that only the thread which writes checkpoints uses: two threads must not share a group.
+        saving: Group of the thread that writes checkpoints, and of the wait for the end when there are no more of
+            them: two threads must not share a group.
     """
 
     device: torch.device
@@ -64,10 +66,10 @@ class Processes:
         dist.broadcast(tensor, src=0, group=self.control)
         return int(tensor.item())
 
-    def meet(self) -> None:
-        """Wait for all processes."""
+    def meet(self, group: Any = None) -> None:
+        """Wait for all processes, as long as the group does: `control` if none is given."""
         if dist.is_initialized():
-            dist.barrier(group=self.control)
+            dist.barrier(group=group or self.control)
 
 
 def collective_timeout() -> int:

@@ -163,8 +163,11 @@ class Recipe:
         return result
 
     def cleanup(self) -> None:
-        """Wait for each other, so that rank 0's store outlives the last collective."""
-        self.processes.meet()
+        """Wait for each other, so that rank 0's store outlives the last collective.
+
+        Rank 0 writes the weights meanwhile, to a disk that may be slow: the others are as patient as with a checkpoint.
+        """
+        self.processes.meet(self.processes.saving)
 
     def _run(self) -> None:
         every = self.config.checkpoint.every_steps
