@@ -230,29 +230,15 @@ class _Builder:
             chosen[rows] = True
             store.write_subset(self._directory / name, np.flatnonzero(np.repeat(chosen, pieces)))
         for entry in index[first[repeats]] if dropping else ():
-            self._accounts[entry["source"]].counts[Fate.DROPPED, RowRule.DUPLICATE] += 1
-            log.add(self._note(entry, Fate.DROPPED, RowRule.DUPLICATE, "repeats an earlier row"))
-        cut = f"cut to sequenceLength ({self._length} tokens)"
+            self._explain(log, entry, Fate.DROPPED, RowRule.DUPLICATE, "repeats an earlier row")
+        limit = f"sequenceLength ({self._length} tokens)"
         for entry in index[first[kept][index["truncated"][first[kept]]]]:
-            self._accounts[entry["source"]].counts[Fate.FIXED, RowRule.TRUNCATED] += 1
-            log.add(self._note(entry, Fate.FIXED, RowRule.TRUNCATED, cut))
+            self._explain(log, entry, Fate.FIXED, RowRule.TRUNCATED, f"cut to {limit}")
         for row in kept[pieces[kept] > 1]:
-            account = self._accounts[source[row]]
-            account.counts[Fate.FIXED, RowRule.SPLIT] += 1
-            account.pieces += int(pieces[row])
-            reason = f"divided into {pieces[row]} pieces of at most sequenceLength ({self._length} tokens)"
-            log.add(self._note(index[first[row]], Fate.FIXED, RowRule.SPLIT, reason))
-        for number, account in enumerate(self._accounts):
-            account.train = int((source[train] == number).sum())
-            account.held_out = int((source[validation] == number).sum())
-            if not account.train and self.problems:
-                raise WrongRowsError(self.problems, self.wrong)
-            if not account.train:
-                raise StageError(
-                    ExitCode.INVALID_DATA,
-                    f"{sources[number].given.path} has no record left to train on ({account.read} rows read): add "
-                    "records, or remove it from dataset.mixture",
-                )
+            reason = f"divided into {pieces[row]} pieces of at most {limit}"
+            self._explain(log, index[first[row]], Fate.FIXED, RowRule.SPLIT, reason)
+            self._accounts[source[row]].pieces += int(pieces[row])
+        self._count_sides(sources, source[train], source[validation])
         shared = _shared(prompts, train, validation)
         return Built(
             accounts=self._accounts,
@@ -265,6 +251,19 @@ class _Builder:
             wrong=self.wrong,
             digest=_digest(sources),
         )
+
+    def _count_sides(self, sources: Sequence[Source], train: NDArray[np.int16], validation: NDArray[np.int16]) -> None:
+        """Count the rows to train on and held out, given the source of each."""
+        for number, account in enumerate(self._accounts):
+            account.train, account.held_out = int((train == number).sum()), int((validation == number).sum())
+            if not account.train and self.problems:
+                raise WrongRowsError(self.problems, self.wrong)
+            if not account.train:
+                raise StageError(
+                    ExitCode.INVALID_DATA,
+                    f"{sources[number].given.path} has no record left to train on ({account.read} rows read): add "
+                    "records, or remove it from dataset.mixture",
+                )
 
     def _results(self, name: str, path: Path, dataset_format: DatasetFormat) -> Iterator[Problem | _Checked]:
         for result in iterate_records(path, dataset_format, self._dataset.ignore_fields or (), name):
@@ -302,8 +301,9 @@ class _Builder:
     def _places(self, entries: NDArray[Any]) -> list[str]:
         return [f"{self._files[entry['file']]}: line {entry['line']}" for entry in entries]
 
-    def _note(self, entry: NDArray[Any], fate: Fate, rule: RowRule, reason: str) -> Note:
-        return Note(self._files[entry["file"]], int(entry["line"]), fate, rule, reason)
+    def _explain(self, log: RowLog, entry: NDArray[Any], fate: Fate, rule: RowRule, reason: str) -> None:
+        self._accounts[entry["source"]].counts[fate, rule] += 1
+        log.add(Note(self._files[entry["file"]], int(entry["line"]), fate, rule, reason))
 
 
 def encode_example(record: Record, encoder: ChatEncoder, sequence_length: int) -> Encoded | Problem:
