@@ -1,9 +1,7 @@
 """extraArgs of an InferenceService: the apiserver refuses what a typed field, the image or the artifact decides."""
 
-from typing import Any
 
 import pytest
-import yaml
 
 from e2e.cluster.apiserver import ControlPlane
 from e2e.cluster.rest import ApiError
@@ -19,13 +17,8 @@ def contract(apiserver: ControlPlane) -> ControlPlane:
     """An apiserver that serves InferenceServices: it has then also found their rules cheap enough."""
     path = ROOT / "crds" / "tunewright.io_inferenceservices.yaml"
     apiserver.kubectl("apply", "--server-side", "-f", str(path))
-    apiserver.kubectl("wait", "--for=condition=Established", f"crd/{_name(path)}", "--timeout=30s")
     wait_for("InferenceServices served", lambda: apiserver.exists(SERVICES), 30)
     return apiserver
-
-
-def _name(path: Any) -> str:
-    return str(yaml.safe_load(path.read_text())["metadata"]["name"])
 
 
 def create(contract: ControlPlane, *arguments: str) -> None:
