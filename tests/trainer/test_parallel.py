@@ -155,6 +155,28 @@ def test_a_pipeline_in_bf16_learns_about_the_same(alone: Alone, tiny: Tiny) -> N
     assert got["losses"] == pytest.approx(alone()[0]["losses"], rel=1e-2)
 
 
+class Builder:
+    """Stands for DeepSpeed's builder of async_io."""
+
+    def __init__(self, *, compatible: bool) -> None:
+        self.compatible = compatible
+
+    def is_compatible(self, *, verbose: bool) -> bool:
+        return self.compatible
+
+
+def test_offloading_to_a_disk_that_the_image_cannot_use_is_refused_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    from tunewright_trainer.parallel.zero import check_async_io
+
+    check_async_io(Builder(compatible=True))
+    with pytest.raises(StageError, match=r"needs DeepSpeed's extension async_io.*or offload to CPU") as caught:
+        check_async_io(Builder(compatible=False))
+    assert caught.value.code is ExitCode.INVALID_CONFIG
+
+
 # --- stages -------------------------------------------------------------------------------------
 
 SMALL = {

@@ -10,7 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from tunewright_api.names import ExitCode
 from tunewright_trainer import weights
+from tunewright_trainer.errors import StageError
 from tunewright_trainer.objectives.objective import Batch, Objective
 from tunewright_trainer.parallel.replica import persistent_buffers, restore_trainable, trainable_state
 from tunewright_trainer.parallel.strategy import OptimizerFactory, StepResult
@@ -27,6 +29,10 @@ class Zero:
 
     def __init__(self, processes: Processes, configuration: dict[str, Any]) -> None:
         import_deepspeed(processes.device.type)
+        if "aio" in configuration:
+            from deepspeed.accelerator import get_accelerator
+
+            check_async_io(get_accelerator().create_op_builder("AsyncIOBuilder"))
         self.data_rank, self.data_size = processes.rank, processes.world_size
         self._device, self._configuration = processes.device, configuration
         self._stage = int(configuration["zero_optimization"]["stage"])
@@ -136,6 +142,26 @@ def import_deepspeed(device: str) -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "gloo" if device == "cpu" else "nccl"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+
+
+def check_async_io(builder: Any) -> None:
+    """Find out before the model is loaded whether DeepSpeed can read and write a disk.
+
+    Args:
+        builder: DeepSpeed's, of its extension async_io, which is compiled at start unless the image has it compiled.
+
+    Raises:
+        StageError: INVALID_CONFIG.
+    """
+    from deepspeed.git_version_info import installed_ops
+
+    if installed_ops.get("async_io") or builder.is_compatible(verbose=False):
+        return
+    raise StageError(
+        ExitCode.INVALID_CONFIG,
+        "distributed.deepspeed: offloading to NVMe needs DeepSpeed's extension async_io, which this image neither has "
+        "nor can compile (libaio-dev, g++): use an image that has it, or offload to CPU",
+    )
 
 
 def _numbers(scaler: object) -> dict[str, Any]:
