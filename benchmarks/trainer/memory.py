@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ MIB = 2**20
 _LORA = {"lora": {"rank": 16}}
 _QLORA = {"qlora": {"rank": 16}}
 _FP32 = {"precision": "FP32"}
+_BF16 = {"precision": "BF16"}
+_EWC = {"supervised": {"ewc": {"reference": {"uri": "pvc://a/reference.jsonl", "format": "Chat"}}}}
+_DISTILLATION = {"supervised": {"distillation": {"teacher": {"uri": "pvc://a/small"}}}}
+_CONTRASTIVE: dict[str, Any] = {"supervised": {"contrastive": {}}}
+_DPO: dict[str, Any] = {"dpo": {}}
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,11 @@ class Case:
     rows: int = 2
     tokens: int = 256
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, Any] = field(default_factory=dict)
 
     def config(self, model: Path) -> TrainerConfig:
         """The run."""
+        distills = "distillation" in self.objective.get("supervised", {})
         given = {"microBatchSize": self.rows, "sequenceLength": self.tokens, **_FP32, **self.hyperparameters}
         return TrainerConfig.model_validate(
             {
@@ -50,6 +57,8 @@ class Case:
                 "dataset": {"path": "/none", "format": "Chat", "validationPercent": 10},
                 "method": self.method,
                 "hyperparameters": given,
+                "objective": self.objective,
+                "objectiveInputs": {"teacher": str(model)} if distills else {},
                 "rendezvous": {"nodes": 1, "processesPerNode": 1},
                 "checkpoint": {},
                 "evaluation": {},
@@ -79,7 +88,13 @@ CASES = (
     Case("lora, eager attention", _LORA, tokens=512, hyperparameters={"attentionBackend": "Eager"}),
     Case("qlora", _QLORA),
     Case("qlora, checkpointing", _QLORA, rows=4, hyperparameters={"gradientCheckpointing": True}),
-    Case("qlora, BF16", _QLORA, hyperparameters={"precision": "BF16"}),
+    Case("qlora, BF16", _QLORA, hyperparameters=_BF16),
+    Case("full, EWC", {"full": {}}, objective=_EWC),
+    Case("lora, EWC", _LORA, objective=_EWC),
+    Case("lora, distillation", _LORA, objective=_DISTILLATION),
+    Case("lora, BF16, distillation", _LORA, hyperparameters=_BF16, objective=_DISTILLATION),
+    Case("lora, DPO", _LORA, objective=_DPO),
+    Case("lora, contrastive, one long row", _LORA, rows=1, tokens=2048, objective=_CONTRASTIVE),
 )
 
 
@@ -90,10 +105,20 @@ def small_model() -> Path:
 
 
 def estimated(case: Case, model: Path) -> Memory:
-    """What the arithmetic says. The rows have the same length, so nothing is padded."""
+    """What the arithmetic says. The rows have the same length: nothing is padded. The teacher is the model itself."""
     config = case.config(model)
-    settings = read_settings(config.method, config.hyperparameters, None, processes=1, gpu=False, padded=False)
-    return estimate_memory(read_shape(json.loads((model / "config.json").read_bytes())), settings).memory
+    shape = read_shape(json.loads((model / "config.json").read_bytes()))
+    settings = read_settings(
+        config.method,
+        config.hyperparameters,
+        None,
+        processes=1,
+        gpu=False,
+        padded=False,
+        objective=config.objective,
+        teacher=shape,
+    )
+    return estimate_memory(shape, settings).memory
 
 
 def measured(case: Case, model: Path) -> int:
@@ -116,8 +141,6 @@ def run(case: Case, model: Path) -> int:
     import torch
 
     from tunewright_trainer.methods.build import build_model
-    from tunewright_trainer.objectives.objective import Batch
-    from tunewright_trainer.objectives.supervised import Supervised
     from tunewright_trainer.optim.optimizer import build_optimizer
     from tunewright_trainer.parallel.build import build_strategy
     from tunewright_trainer.processes import Processes
@@ -129,17 +152,47 @@ def run(case: Case, model: Path) -> int:
     before = _status("VmRSS")
     strategy = build_strategy(config, Processes(device=torch.device("cpu")))
     hyperparameters = config.hyperparameters
-    strategy.wrap(build_model(config, model, "cpu"), lambda named: build_optimizer(named, hyperparameters, "cpu"))
+    built = build_model(config, model, "cpu")
+    objective = _objective(config, case, built)
+    strategy.wrap(built, lambda named: build_optimizer(named, hyperparameters, "cpu"))
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
     for _ in range(2):
-        micro_batches = []
-        for _ in range(hyperparameters.gradient_accumulation_steps):
-            ids = torch.randint(0, 40_000, (case.rows, case.tokens))
-            units = case.rows * (case.tokens - 1)
-            micro_batches.append(Batch({"input_ids": ids}, ids.clone(), units, ids.numel(), case.rows))
-        strategy.step(micro_batches, Supervised(), units=ids.numel(), learning_rate=1e-4, max_grad_norm=1.0)
+        micro_batches = [_batch(case) for _ in range(hyperparameters.gradient_accumulation_steps)]
+        strategy.step(micro_batches, objective, units=case.rows * case.tokens, learning_rate=1e-4, max_grad_norm=1.0)
     return _status("VmHWM") - before
+
+
+def _batch(case: Case) -> Any:
+    """Random tokens, all of which count; of pairs the chosen answers, then the rejected ones."""
+    import torch
+
+    from tunewright_trainer.objectives.dpo import REFERENCE
+    from tunewright_trainer.objectives.objective import Batch
+
+    pairs = "dpo" in case.objective
+    ids = torch.randint(0, 40_000, (case.rows * (2 if pairs else 1), case.tokens))
+    units = case.rows if pairs else case.rows * (case.tokens - 1)
+    extra = {REFERENCE: torch.zeros(2, case.rows)} if pairs else {}
+    return Batch({"input_ids": ids}, ids.clone(), units, ids.numel(), case.rows, extra)
+
+
+def _objective(config: TrainerConfig, case: Case, model: Any) -> Any:
+    """As the run's; the Fisher information is that of one random record."""
+    import torch
+
+    from tunewright_trainer.layout import Layout
+    from tunewright_trainer.objectives import ewc
+    from tunewright_trainer.objectives.build import build_objective
+    from tunewright_trainer.objectives.supervised import Supervised
+    from tunewright_trainer.parallel.update import casting
+
+    if case.objective != _EWC:
+        return build_objective(config, Layout(config), model, torch.device("cpu"))
+    anchors = ewc.anchors_of(model)
+    record = _batch(replace(case, rows=1))
+    ewc.estimate_fisher(model, [record], anchors, casting(torch.device("cpu"), None))
+    return Supervised(ewc=ewc.ElasticWeights(anchors, 1.0))
 
 
 def _import_kernels() -> None:
@@ -169,13 +222,22 @@ def table(rows: list[tuple[Case, Memory, int]]) -> str:
         "gradients",
         "optimizer",
         "activations",
+        "objective",
         "estimated",
         "measured",
         "estimated / measured",
     )
     lines = ["| " + " | ".join(head) + " |", "| --- | --- |" + " ---: |" * (len(head) - 2)]
     for case, memory, got in rows:
-        parts = (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.total, got)
+        parts = (
+            memory.weights,
+            memory.gradients,
+            memory.optimizer,
+            memory.activations,
+            memory.objective,
+            memory.total,
+            got,
+        )
         cells = (case.name, f"{case.rows} x {case.tokens}", *(f"{part / MIB:,.0f}" for part in parts))
         lines.append("| " + " | ".join((*cells, f"{memory.total / got:.2f}")) + " |")
     return "\n".join(lines) + "\n"
