@@ -80,8 +80,11 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
         node.down(step)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster_with_mesh(cluster: LocalCluster) -> LocalCluster:
-    """The full node with Istio, its gateway and Prometheus in `cluster.mesh`, which stay as long as the node."""
+    """The full node with Istio, its gateway and Prometheus in `cluster.mesh`, which stay as long as the node.
+
+    Per module: it comes up again where tests of the cluster itself have taken it down.
+    """
     cluster.up(step, mesh=True)
     return cluster
