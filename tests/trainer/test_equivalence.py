@@ -73,6 +73,7 @@ CASES = [
     Case("ZeRO-3 x2", 2, distributed={"deepspeed": {"zeroStage": 3}}),
     Case("gradient accumulation x4", accumulation=4),
     Case("DDP x2 with gradient accumulation x2", 2, accumulation=2, distributed={"ddp": {}}),
+    Case("packing", hyperparameters={"packing": True}),
     Case("ZeRO-2 x2, offloaded to CPU", 2, distributed={"deepspeed": {"zeroStage": 2, "offloadOptimizer": "CPU"}}),
     Case(
         "ZeRO-3 x2, offloaded to CPU",
@@ -152,6 +153,11 @@ def test_a_run_that_is_killed_goes_on_with_the_same_curve(case: Case, lab: Lab) 
     assert min(losses) in {11, 16}
     assert max(losses) == STEPS
     lab.compare(f"{case.name}, killed at step {KILLED_AT} and resumed", losses, want, RESUMED)
+
+
+def test_the_page_has_every_case() -> None:
+    killed = [f"{case.name}, killed at step {KILLED_AT} and resumed" for case in KILLED]
+    assert set(known_rows()) == {*(case.name for case in CASES), *killed}
 
 
 def reached(job: Job) -> int:
