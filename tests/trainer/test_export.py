@@ -72,6 +72,24 @@ def test_train_evaluate_export_verify(job: Callable[..., Job], method: dict[str,
     assert "evaluation.json was changed after export" in message["message"]
 
 
+@pytest.mark.slow
+def test_pruned_weights_are_evaluated_and_exported(job: Callable[..., Job]) -> None:
+    from safetensors.torch import load_file
+
+    made = job(method={"full": {}}, hyperparameters={"maxSteps": 20}, export={"pruning": {"sparsity": 0.5}})
+    made.must("prepare", "train")
+    unpruned = loss_of(made.work / "trained", made)
+    metrics = {pair["metric"]: pair["tuned"] for pair in made.must("evaluate")["evaluate"]["metrics"]}
+    result = made.must("export")["export"]
+    assert result["sparsity"] == 0.5
+    assert json.loads((made.artifact / "manifest.json").read_text())["sparsity"] == 0.5
+    weights = load_file(made.artifact / "model" / "model.safetensors")
+    down = [tensor for name, tensor in weights.items() if name.endswith("down_proj.weight")]
+    assert [int((tensor == 0).sum()) * 2 for tensor in down] == [tensor.numel() for tensor in down]
+    assert loss_of(made.artifact / "model", made) == pytest.approx(metrics["Loss"], rel=1e-4)
+    assert metrics["Loss"] != pytest.approx(unpruned, rel=1e-3)
+
+
 def check_adapter_export(made: Job) -> None:
     """`merge: false` on a copy of the work directory: the adapter alone."""
     copy = Job(made.root / "adapter-only", copy_of(made.config))
