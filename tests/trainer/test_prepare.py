@@ -48,6 +48,12 @@ def test_prepare_splits_and_digests(job: Callable[..., Job]) -> None:
     train, validation = (store.read(good.work / "dataset" / name) for name in ("train.npy", "validation.npy"))
     assert (len(train), len(validation)) == (36, 4)
     assert train[0].messages[1]["role"] == "assistant"
+    examples = json.loads((good.work / "dataset" / "report.json").read_text())["examples"]
+    answers = [json.loads(line)["output"] + "<|im_end|>" for line in data.splitlines()]
+    assert len(examples) == 3
+    for example in examples:
+        counted = [segment["text"] for segment in example["segments"] if segment["counted"]]
+        assert counted == [answers[example["line"] - 1]]
     good.must("prepare")
     assert [file.read_bytes() for file in written] == before
 
