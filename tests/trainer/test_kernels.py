@@ -12,7 +12,7 @@ from tests.trainer.support import Job
 from tunewright_api.hyperparameters import AttentionBackend, Hyperparameters, Precision
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
-from tunewright_trainer import kernels
+from tunewright_trainer import kernels, log
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.fp8 import Float8Linear, quantise, use_fp8
 from tunewright_trainer.kernels import Kernels, Machine, choose
@@ -121,6 +121,15 @@ def test_attention_and_its_dropout_reach_the_model(job: Callable[..., Job], tiny
     assert {layer.self_attn.attention_dropout for layer in model.model.layers} == {0.25}
     first, second = model(IDS).logits, model(IDS).logits
     assert not torch.equal(first, second)
+
+
+def test_the_log_says_which_kernels_were_chosen(
+    job: Callable[..., Job], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(log, "info", lambda message, **fields: said.append((message, fields)))
+    build(job, tiny_model, attentionBackend="Eager")
+    assert said == [("kernels", {"attention": "eager", "liger": False, "fp8": False, "compile": False})]
 
 
 def test_a_model_without_attention_dropout(job: Callable[..., Job], tmp_path: Path) -> None:
