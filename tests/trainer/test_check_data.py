@@ -10,6 +10,7 @@ import pytest
 from tests.trainer.support import Job
 from tunewright_api.names import ExitCode
 from tunewright_trainer.__main__ import main
+from tunewright_trainer.stages import check_data
 
 
 def row(question: str, answer: str) -> str:
@@ -172,3 +173,16 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(["check-data", "--help"])
     assert not end.value.code
     assert "  check-data  read the dataset as prepare does" in capsys.readouterr().out
+
+
+def test_a_bug_is_told_in_a_sentence_before_its_traceback(
+    job: Callable[..., Job], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(check_data, "run", explode)
+    code, output, errors = check(made(job, GOOD), capsys)
+    assert (code, output) == (ExitCode.INTERNAL, "")
+    assert "a bug" in errors.splitlines()[0]
+    assert "Traceback" not in errors.splitlines()[0]

@@ -165,9 +165,9 @@ def _check_data(path: Path) -> ExitCode:
         findings = check_data.run(configuration.load(path, TrainerConfig))
     except Exception as error:
         named = classify(error, outputs=[])
+        print(named.message, file=sys.stderr)
         if named.code is ExitCode.INTERNAL and not isinstance(error, StageError):
             log.LOGGER.exception("unexpected error")
-        print(named.message, file=sys.stderr)
         return named.code
     print(findings.text)
     return findings.code
