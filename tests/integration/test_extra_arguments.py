@@ -1,6 +1,5 @@
 """extraArgs of an InferenceService: the apiserver refuses what a typed field, the image or the artifact decides."""
 
-
 import pytest
 
 from e2e.cluster.apiserver import ControlPlane
