@@ -91,8 +91,8 @@ class Hyperparameters(Model):
     packing: bool = Field(
         default=False,
         description="Put the records of a micro batch into as few rows as hold them, instead of padding each to the "
-        "longest. They do not see each other, so the loss stays the same. Not for method.prefix and method.adapter, "
-        "nor for objective.dpo.",
+        "longest. They do not see each other, so the loss stays the same. Not for method.prefixTuning and "
+        "method.adapter, nor for objective.dpo.",
     )
     group_by_length: bool = Field(
         default=False,

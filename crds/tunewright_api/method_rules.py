@@ -32,9 +32,9 @@ METHOD_RULES = (
         "recompute: set gradientCheckpointing to false",
     ),
     Rule(
-        "!has(self.method.prefixTuning) || !self.hyperparameters.packing",
-        "method.prefixTuning stands before a row, and packing puts several records into one: set "
-        "hyperparameters.packing to false",
+        f"!self.hyperparameters.packing || !({_UNMERGEABLE} || (has(self.objective) && has(self.objective.dpo)))",
+        "hyperparameters.packing puts several records into one row, which method.prefixTuning, method.adapter and "
+        "objective.dpo cannot do: set it to false",
     ),
     Rule(
         f"!({_EIGHT_BIT}) || !has(self.distributed) || has(self.distributed.ddp)",

@@ -349,7 +349,27 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
             put("spec.export", {"merge": False}),
             put("spec.hyperparameters.packing", True),
         ),
-        ("method.prefixTuning", "set hyperparameters.packing to false"),
+        ("hyperparameters.packing", "method.prefixTuning, method.adapter and objective.dpo cannot do"),
+    ),
+    (
+        "an adapter before several records",
+        job,
+        both(
+            put("spec.method", {"adapter": {}}),
+            put("spec.export", {"merge": False}),
+            put("spec.hyperparameters.packing", True),
+        ),
+        ("hyperparameters.packing", "method.prefixTuning, method.adapter and objective.dpo cannot do"),
+    ),
+    (
+        "pairs in one row",
+        job,
+        both(
+            put("spec.dataset.format", "Preference"),
+            put("spec.objective", {"dpo": {}}),
+            put("spec.hyperparameters.packing", True),
+        ),
+        ("hyperparameters.packing", "method.prefixTuning, method.adapter and objective.dpo cannot do"),
     ),
     (
         "8-bit moments that are divided",

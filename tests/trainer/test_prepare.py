@@ -131,6 +131,14 @@ def test_prepare_and_verify_never_import_torch() -> None:
             "dataset.onLongRecord: Split divides documents, so it needs the format Text",
             id="conversations that are to be divided",
         ),
+        pytest.param(
+            lambda j: j.config.update(
+                method={"adapter": {}}, hyperparameters={**j.config["hyperparameters"], "packing": True}
+            ),
+            64,
+            "method.adapter and objective.dpo cannot do: set it to false",
+            id="an adapter before several records",
+        ),
         pytest.param(lambda j: j.config.update(surprise=1), 64, "surprise: Extra inputs", id="unknown field"),
     ],
 )
