@@ -14,6 +14,7 @@ import pytest
 
 from tests.trainer.support import Job, make_job, write_tiny_model
 from tunewright_api.names import ExitCode
+from tunewright_trainer.report.steplog import read_steps
 from tunewright_trainer.weights import tensor_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -207,3 +208,26 @@ def test_train_again_after_the_end_reports_the_same_result(job: Callable[..., Jo
     trained = done.must("prepare", "train")
     assert done.must("train") == trained
     assert json.loads((done.work / "trained" / "train.json").read_text())["steps"] == 4
+
+
+def test_records_of_similar_length_come_together_and_the_newest_checkpoint_alone_is_kept(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    job = make_job(
+        tmp_path / "job",
+        tiny_model,
+        hyperparameters={
+            **{"microBatchSize": 2, "gradientAccumulationSteps": 1, "maxSteps": 12},
+            **{"precision": "FP32", "sequenceLength": 256, "groupByLength": True},
+        },
+        checkpoint={"everySteps": 1, "keepLast": 1},
+    )
+    rows = [{"instruction": f"Item {i}?", "output": "long " * 30 if i % 2 else "short"} for i in range(40)]
+    (job.root / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job.must("prepare", "train")
+    tokens = [step.record.tokens for step in read_steps(job.work / "steps.jsonl")]
+    short, long = min(tokens), max(tokens)
+    assert long > 2 * short
+    mixed = [count for count in tokens if 1.2 * short < count < long / 1.2]
+    assert len(mixed) <= 1, "one pair at most is neither two short records nor two long ones"
+    assert [path.name for path in (job.work / "checkpoints").glob("step-*")] == ["step-11"]
