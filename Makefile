@@ -66,11 +66,12 @@ test-rollouts: setup tools ## Rollouts through real Istio, Envoy and Prometheus,
 
 .PHONY: test-images
 test-images: setup images model ## Trainer and server: the real code on a real small model.
-	$(BIN)/pytest tests/trainer tests/server -m "not exhaustive" --timeout 600
+	$(BIN)/pytest tests/trainer -m "not exhaustive" --timeout 600 --numprocesses 2 --dist loadfile
+	$(BIN)/pytest tests/server --timeout 600
 
-.PHONY: test-memory
-test-memory: setup model ## The memory estimate against every setting that can be measured here (20 minutes).
-	$(BIN)/pytest tests/trainer/test_memory.py --timeout 900
+.PHONY: test-exhaustive
+test-exhaustive: setup model ## Every setting of the memory estimate, every way to share a step (40 minutes).
+	$(BIN)/pytest tests/trainer -m exhaustive --timeout 900
 
 .PHONY: test-e2e
 test-e2e: setup tools images model ## Everything on the real node: containers, training, serving.

@@ -84,7 +84,14 @@ CASES = [
     Case("pipeline x2", 2, accumulation=4, distributed={"pipeline": {"stages": 2}}, replicas=1),
     Case("pipeline x2 with data x2", 4, accumulation=2, distributed={"pipeline": {"stages": 2}}, replicas=2),
 ]
+# One of each kind; `make test-exhaustive` runs the others, too.
+USUAL = {"DDP x2", "ZeRO-3 x2, offloaded to CPU", "FSDP2 x2", "pipeline x2 with data x2", "packing", ONE.name}
 KILLED = [ONE, Case("ZeRO-2 x2", 2, distributed={"deepspeed": {"zeroStage": 2}})]
+
+
+def cases(known: list[Case]) -> list[Any]:
+    """Parameters of a test, of which only the usual ones run each time."""
+    return [pytest.param(c, id=c.name, marks=[] if c.name in USUAL else pytest.mark.exhaustive) for c in known]
 
 
 class Lab:
@@ -131,7 +138,7 @@ def curve(job: Job) -> dict[int, float]:
     return finished.losses()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", cases(CASES))
 def test_the_curve_is_that_of_one_process(case: Case, lab: Lab) -> None:
     losses = curve(lab.job(case, case.name))
     assert list(losses) == list(lab.reference) == list(range(1, STEPS + 1))
@@ -139,7 +146,7 @@ def test_the_curve_is_that_of_one_process(case: Case, lab: Lab) -> None:
     lab.compare(case.name, losses, lab.reference, SAME)
 
 
-@pytest.mark.parametrize("case", KILLED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", cases(KILLED))
 def test_a_run_that_is_killed_goes_on_with_the_same_curve(case: Case, lab: Lab) -> None:
     want = lab.reference if case is ONE else curve(lab.job(case, f"{case.name} whole"))
     job = lab.job(case, f"{case.name} killed", checkpoint={"everySteps": 5})

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.trainer.memory import CASES, WITHIN, Case, estimated, measured
 from tests.trainer.support import Job
 
-# One of each kind; `make test-memory` measures the others, too.
+# One of each kind; `make test-exhaustive` measures the others, too.
 _USUAL = {"full", "lora, checkpointing", "qlora"}
 
 
