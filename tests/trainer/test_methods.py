@@ -173,7 +173,7 @@ def test_frozen_layers_stay_as_they_are(job: Callable[..., Job], tiny_model: Pat
         ),
         pytest.param(
             {"lora": {"targetModules": ["query"]}},
-            "method.lora: Target modules {'query'} not found in the base model",
+            "method.lora.targetModules: Target modules {'query'} not found in the base model",
             id="a module that does not exist",
         ),
         pytest.param(
