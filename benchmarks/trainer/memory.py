@@ -125,6 +125,7 @@ def measured(case: Case, model: Path) -> int:
     """Bytes that the run took, in a process of its own."""
     environment = {
         **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
         "OMP_NUM_THREADS": "1",
         "MALLOC_MMAP_THRESHOLD_": "65536",
         "MALLOC_ARENA_MAX": "1",
