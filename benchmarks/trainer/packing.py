@@ -89,10 +89,7 @@ def main() -> None:
         rows = [run.source.batch(run.share.positions(WARM_UP)[0]).labels.shape for run in runs]
         turns.run(*(run.train for run in runs))
     apart = max(abs(a.loss - b.loss) / a.loss for a, b in zip(*told, strict=True))
-    padded, packed = (
-        sum(record.tokens for record in records[WARM_UP:]) / sum(seconds[WARM_UP:])
-        for records, seconds in zip(told, turns.seconds, strict=True)
-    )
+    padded, packed = (turns.speed(side, [record.tokens for record in records]) for side, records in enumerate(told))
     tokens = statistics.mean(record.tokens / record.samples for record in told[0])
     print(f"smollm, fp32, {options.micro_batch} records per step, {options.steps} steps; {setting.machine()}")
     print(f"a record has {tokens:.0f} tokens; e.g. {tuple(rows[0])} padded become {tuple(rows[1])}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ def recipe(root: Path, path: Path, **overrides: Any) -> Recipe:
     (root / "run").mkdir()
     made = Recipe(TrainerConfig.model_validate(job.config), RunDirectory(root / "run"), None)
     made.setup()
+    return made
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of a benchmark, to begin with: which model."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--model", choices=["smollm", "tiny"], default="smollm")
     return made
 
 

@@ -6,7 +6,6 @@ the steps spent waiting for data while every record is rendered and tokenised on
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -63,8 +62,7 @@ class Watch:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=["smollm", "tiny"], default="smollm")
+    parser = setting.parser(__doc__)
     parser.add_argument("--saves", type=int, default=4)
     parser.add_argument("--every", type=int, default=6)
     options = parser.parse_args()

@@ -6,7 +6,6 @@ that a run tells in its log and in `tunewright_train_startup_seconds`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -30,8 +29,7 @@ def parts(job: Job) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=["smollm", "tiny"], default="smollm")
+    parser = setting.parser(__doc__)
     parser.add_argument("--method", choices=["lora", "full"], default="lora")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()

@@ -6,7 +6,6 @@ the machine does slows both. Ours reads, counts, agrees, guards and records; the
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import sys
@@ -67,8 +66,7 @@ class BareLoop:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=["smollm", "tiny"], default="smollm")
+    parser = setting.parser(__doc__)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--micro-batch", type=int, default=8)
     options = parser.parse_args()

@@ -8,7 +8,6 @@ and the records in their order. Only the tokens of the records count, and the lo
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -82,8 +81,7 @@ def apart(ours: list[StepRecord], logged: list[dict[str, float]]) -> tuple[list[
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=["smollm", "tiny"], default="smollm")
+    parser = setting.parser(__doc__)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--micro-batch", type=int, default=8)
     options = parser.parse_args()
@@ -104,10 +102,10 @@ def main() -> None:
         theirs.add_callback(EndOfStep(turns, 1))
         turns.run(ours.train, theirs.train)
     losses, difference = apart(told, theirs.state.log_history)
-    tokens = statistics.median(record.tokens for record in told[WARM_UP:])
-    speed, other = (
-        sum(record.tokens for record in told[WARM_UP:]) / sum(seconds[WARM_UP:]) for seconds in turns.seconds
-    )
+    # Both train on the same records.
+    counts = [record.tokens for record in told]
+    tokens = statistics.median(counts[WARM_UP:])
+    speed, other = turns.speed(0, counts), turns.speed(1, counts)
     print(
         f"{options.model}, fp32, {options.micro_batch} records ({tokens:.0f} tokens) per step, {options.steps} steps; "
         f"TRL {trl.__version__}, {setting.machine()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -46,6 +46,10 @@ class Turns:
     def hook(self, side: int) -> Callable[[object], None]:
         """`end_step` of this side as a hook of our recipe."""
         return lambda _: self.end_step(side)
+
+    def speed(self, side: int, tokens: Sequence[int]) -> float:
+        """Tokens per second of a side, given those of each of its steps; of the turns that count."""
+        return sum(tokens[WARM_UP:]) / sum(self.seconds[side][WARM_UP:])
 
     def _side(self, side: int, run: Callable[[], object]) -> None:
         self._take(side)
