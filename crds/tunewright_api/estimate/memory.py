@@ -104,8 +104,8 @@ def _part_memory(shape: ModelShape, settings: Settings, part: Part) -> Memory:
     held = held_bytes(shape, settings, count_trained(shape, settings, part))
     # The head's gradient comes when the logits are gone, and before any other.
     around = max(forward.loss, forward.working, forward.loss // 2 + states.head_gradient)
-    if settings.ewc:  # the penalty's gradients, of all that is trained, come before those of the loss
-        around = max(around, penalty_working_bytes(shape, settings))
+    # The gradients of EWC's penalty, of all that is trained, come before those of the loss.
+    around = max(around, penalty_working_bytes(shape, settings))
     backward = _memory(
         settings,
         Moment.BACKWARD,
