@@ -65,12 +65,12 @@ test-rollouts: setup tools ## Rollouts through real Istio, Envoy and Prometheus,
 	$(BIN)/pytest tests/rollouts --timeout 600
 
 .PHONY: test-images
-test-images: setup images model ## Trainer and server: the real code on a real small model.
+test-images: setup images model extensions ## Trainer and server: the real code on a real small model.
 	$(BIN)/pytest tests/trainer -m "not exhaustive" --timeout 600 --numprocesses 2 --dist loadfile
 	$(BIN)/pytest tests/server --timeout 600
 
 .PHONY: test-exhaustive
-test-exhaustive: setup model ## Every setting of the memory estimate, every way to share a step (40 minutes).
+test-exhaustive: setup model extensions ## Every setting of the memory estimate, every way to share a step (40 minutes).
 	$(BIN)/pytest tests/trainer -m exhaustive --timeout 900
 
 .PHONY: test-e2e
@@ -103,6 +103,10 @@ images: setup ## Build the three container images into the cache.
 .PHONY: model
 model: setup ## Put the small base model into the cache.
 	@$(RUN) e2e.images model
+
+.PHONY: extensions
+extensions: setup ## Compile what DeepSpeed needs for NVMe disks into the cache.
+	@$(RUN) e2e.images extensions
 
 .PHONY: cluster-up
 cluster-up: setup ## Start the throw-away cluster alone.

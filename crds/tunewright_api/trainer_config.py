@@ -18,7 +18,7 @@ from tunewright_api.evaluation import Evaluation
 from tunewright_api.finetunejob import Checkpoint, Export
 from tunewright_api.hyperparameters import Hyperparameters
 from tunewright_api.method import Method
-from tunewright_api.names import ENV_RENDEZVOUS_ADDRESS, PORT_RENDEZVOUS, PORT_TRAINER
+from tunewright_api.names import ENV_RENDEZVOUS_ADDRESS, NVME_MOUNT, PORT_RENDEZVOUS, PORT_TRAINER
 from tunewright_api.objective import Objective
 
 
@@ -104,6 +104,7 @@ class Directories(Model):
 
     work: str = Field(description="Scratch of this job, shared by its stages: split, checkpoints, trained weights.")
     artifact: str = Field(description="Directory that export fills, complete or absent.")
+    nvme: str = Field(default=NVME_MOUNT, description="The disk of distributed.deepspeed.nvme in this pod.")
 
 
 class TrainerConfig(Model):

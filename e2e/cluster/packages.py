@@ -1,4 +1,4 @@
-"""The Debian packages that the cluster needs, found by the programs in them."""
+"""The Debian packages that the cluster needs, found by the programs in them, or by another file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ def missing_packages(programs: dict[str, str]) -> list[str]:
     """The packages whose programs this machine lacks, each once."""
     # Debian keeps administrators' programs out of an ordinary user's PATH.
     path = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
-    absent = (package for program, package in programs.items() if not shutil.which(program, path=path))
+    absent = (
+        package
+        for program, package in programs.items()
+        if not shutil.which(program, path=path) and not Path(program).is_file()
+    )
     return list(dict.fromkeys(absent))
 
 

@@ -3,6 +3,7 @@
 python -m e2e.images build [operator|trainer|server|all ...] [--into SOCKET] [--export FILE]
 python -m e2e.images list       the references that the current sources have
 python -m e2e.images model      the demo's base model, in the cache
+python -m e2e.images extensions DeepSpeed's extensions for NVMe disks, in the cache
 python -m e2e.images lock       write requirements/*.txt anew
 python -m e2e.images prune      forget layers of earlier sources
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from e2e.images import build as building
 from e2e.images.common import ImageBuildError, say
+from e2e.images.extensions import build_extensions
 from e2e.images.lock import lock
 from e2e.images.model import build_model
 from e2e.images.refs import DOCKERFILES, image_refs
@@ -32,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("model", help="put the demo's base model into the cache and print its folder").add_argument(
         "--force", action="store_true", help="convert it again"
     )
+    commands.add_parser("extensions", help="compile what DeepSpeed needs for NVMe disks and print its folder")
     commands.add_parser("lock", help="write requirements/*.txt anew")
     commands.add_parser("prune", help="forget the layers of earlier sources")
     return root
@@ -54,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
                     print(f"{name} {reference}")
             case "model":
                 print(build_model(force=options.force))
+            case "extensions":
+                print(build_extensions())
             case "lock":
                 lock()
             case "prune":

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from e2e.images.extensions import extensions_path
 from tunewright_trainer.steps import StepRecord
 
 REPO = Path(__file__).resolve().parents[2]
@@ -224,7 +225,7 @@ class Pod:
         term.chmod(0o666)
         environment = {
             **os.environ,
-            "PYTHONPATH": f"{REPO / 'crds'}:{REPO / 'trainer_image'}",
+            "PYTHONPATH": f"{REPO / 'crds'}:{REPO / 'trainer_image'}:{extensions_path()}",
             "JOB_COMPLETION_INDEX": str(node),
             "TERMINATION_LOG_PATH": str(term),
             "OMP_NUM_THREADS": "1",
@@ -293,7 +294,7 @@ def make_job(root: Path, model: Path, **overrides: Any) -> Job:
         "checkpoint": {"everySteps": 100, "keepLast": 2},
         "evaluation": {"maxNewTokens": 16},
         "export": {},
-        "directories": {"work": str(root / "work"), "artifact": str(root / "artifact")},
+        "directories": {"work": str(root / "work"), "artifact": str(root / "artifact"), "nvme": str(root / "nvme")},
         "port": free_port(),
     }
     for key, value in overrides.items():

@@ -2,6 +2,8 @@
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +132,24 @@ def test_staged_tensors_are_copies_in_memory_that_is_used_again() -> None:
     assert second["a"][0].data_ptr() == first["a"][0].data_ptr()
     larger = staging.copy({"a": [torch.ones(4), 6]})
     assert larger["a"][0].tolist() == [1, 1, 1, 1]
+
+
+def test_a_state_larger_than_memory_is_staged_on_a_disk_one_part_at_a_time(tmp_path: Path) -> None:
+    inside: list[int] = []
+
+    @contextmanager
+    def part(number: int) -> Iterator[dict[str, Any]]:
+        assert not inside
+        inside.append(number)
+        yield {"weight": torch.full((2, 3), float(number)), "step": 5}
+        inside.clear()
+
+    disk = tmp_path / "disk"
+    staging = Staging(disk)
+    first = staging.copy({"groups": [part(1), part(2)]})
+    assert [group["weight"].tolist() for group in first["groups"]] == [[[1.0] * 3] * 2, [[2.0] * 3] * 2]
+    assert first["groups"][1]["step"] == 5
+    second = staging.copy({"groups": [part(3), part(4)]})
+    assert second["groups"][0]["weight"].data_ptr() == first["groups"][0]["weight"].data_ptr()
+    assert str(disk) in Path("/proc/self/maps").read_text()
+    assert list(disk.iterdir()) == [], "nothing is left behind however the run ends"

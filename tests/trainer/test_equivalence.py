@@ -66,6 +66,8 @@ class Case:
 
 
 ONE = Case("one process")
+NVME = {"zeroStage": 3, "offloadOptimizer": "NVMe", "offloadParameters": "NVMe", "nvme": {"size": "2Gi"}}
+ON_DISK = Case("ZeRO-3 x2, offloaded to NVMe", 2, distributed={"deepspeed": NVME})
 CASES = [
     Case("DDP x2", 2, distributed={"ddp": {}}),
     Case("ZeRO-1 x2", 2, distributed={"deepspeed": {"zeroStage": 1}}),
@@ -80,13 +82,22 @@ CASES = [
         2,
         distributed={"deepspeed": {"zeroStage": 3, "offloadOptimizer": "CPU", "offloadParameters": "CPU"}},
     ),
+    ON_DISK,
     Case("FSDP2 x2", 2, distributed={"fsdp": {}}),
     Case("pipeline x2", 2, accumulation=4, distributed={"pipeline": {"stages": 2}}, replicas=1),
     Case("pipeline x2 with data x2", 4, accumulation=2, distributed={"pipeline": {"stages": 2}}, replicas=2),
 ]
 # One of each kind; `make test-exhaustive` runs the others, too.
-USUAL = {"DDP x2", "ZeRO-3 x2, offloaded to CPU", "FSDP2 x2", "pipeline x2 with data x2", "packing", ONE.name}
-KILLED = [ONE, Case("ZeRO-2 x2", 2, distributed={"deepspeed": {"zeroStage": 2}})]
+USUAL = {
+    "DDP x2",
+    "ZeRO-3 x2, offloaded to CPU",
+    "FSDP2 x2",
+    "pipeline x2 with data x2",
+    "packing",
+    ONE.name,
+    ON_DISK.name,
+}
+KILLED = [ONE, Case("ZeRO-2 x2", 2, distributed={"deepspeed": {"zeroStage": 2}}), ON_DISK]
 
 
 def cases(known: list[Case]) -> list[Any]:

@@ -169,11 +169,12 @@ def test_offloading_to_a_disk_that_the_image_cannot_use_is_refused_before_the_mo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    from tunewright_trainer.parallel.zero import check_async_io
+    from tunewright_trainer.parallel import async_io
 
-    check_async_io(Builder(compatible=True))
+    monkeypatch.setattr(async_io, "PACKAGE", "extensions_of_another_image")
+    async_io.load_async_io(Builder(compatible=True))
     with pytest.raises(StageError, match=r"needs DeepSpeed's extension async_io.*or offload to CPU") as caught:
-        check_async_io(Builder(compatible=False))
+        async_io.load_async_io(Builder(compatible=False))
     assert caught.value.code is ExitCode.INVALID_CONFIG
 
 

@@ -8,7 +8,7 @@ those of accelerate's ClusterConfig.
 from typing import Any
 
 from tunewright_api.distributed import DeepSpeed, Fsdp, Offload, Sharding
-from tunewright_api.names import NVME_MOUNT, ExitCode
+from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.errors import StageError
 
@@ -67,9 +67,9 @@ def _deepspeed(config: TrainerConfig, deepspeed: DeepSpeed) -> dict[str, Any]:
         "deepspeed_multinode_launcher": "standard",
     }
     if deepspeed.offload_optimizer is Offload.NVME:
-        result["offload_optimizer_nvme_path"] = NVME_MOUNT
+        result["offload_optimizer_nvme_path"] = config.directories.nvme
     if deepspeed.offload_parameters is Offload.NVME:
-        result["offload_param_nvme_path"] = NVME_MOUNT
+        result["offload_param_nvme_path"] = config.directories.nvme
     return result
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from tunewright_api.distributed import DeepSpeed, Offload
-from tunewright_api.names import NVME_MOUNT
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.precision import half
 
@@ -42,7 +41,7 @@ def deepspeed_config(config: TrainerConfig, device: str) -> dict[str, Any] | Non
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": half(config) == "bfloat16"},
         "fp16": {"enabled": half(config) == "float16"},
-        "zero_optimization": _zero(deepspeed, device),
+        "zero_optimization": _zero(deepspeed, device, config.directories.nvme),
     }
     if deepspeed.offload_optimizer is not Offload.NONE:
         # The loop makes the optimizer; DeepSpeed would insist on its own one, which is compiled at start.
@@ -52,7 +51,7 @@ def deepspeed_config(config: TrainerConfig, device: str) -> dict[str, Any] | Non
     return result
 
 
-def _zero(deepspeed: DeepSpeed, device: str) -> dict[str, Any]:
+def _zero(deepspeed: DeepSpeed, device: str, nvme: str) -> dict[str, Any]:
     stage = deepspeed.zero_stage
     bucket = _BUCKET_ELEMENTS[device]
     overlap = device == "cuda"  # CPU ops run in order; there is no second stream to overlap with
@@ -74,16 +73,16 @@ def _zero(deepspeed: DeepSpeed, device: str) -> dict[str, Any]:
             "stage3_gather_16bit_weights_on_model_save": False,
         }
     if deepspeed.offload_optimizer is not Offload.NONE:
-        zero["offload_optimizer"] = _offload(deepspeed.offload_optimizer, device)
+        zero["offload_optimizer"] = _offload(deepspeed.offload_optimizer, device, nvme)
         if deepspeed.offload_optimizer is Offload.NVME:
             # Adam's four tensors per parameter (weight, gradient, two moments) at once; the disk works meanwhile.
             zero["offload_optimizer"] |= {"buffer_count": 4, "pipeline_read": True, "pipeline_write": True}
     if deepspeed.offload_parameters is not Offload.NONE:
-        zero["offload_param"] = _offload(deepspeed.offload_parameters, device)
+        zero["offload_param"] = _offload(deepspeed.offload_parameters, device, nvme)
     return zero
 
 
-def _offload(target: Offload, device: str) -> dict[str, Any]:
+def _offload(target: Offload, device: str, nvme: str) -> dict[str, Any]:
     # Page-locked memory is what a GPU copies from while it computes; without one there is nothing to lock for.
     place: dict[str, Any] = {"device": target.value.lower(), "pin_memory": device == "cuda"}
-    return place | ({"nvme_path": NVME_MOUNT} if target is Offload.NVME else {})
+    return place | ({"nvme_path": nvme} if target is Offload.NVME else {})

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
+from pathlib import Path
 
 import transformers
 from torch import nn
@@ -12,6 +13,7 @@ from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
 from tunewright_trainer.checkpoint import directory, resume
 from tunewright_trainer.checkpoint.checkpointer import Checkpointer
+from tunewright_trainer.checkpoint.staging import Staging
 from tunewright_trainer.data import store
 from tunewright_trainer.data.order import Order, build_order
 from tunewright_trainer.data.ordered import OrderedRecords, packing_of
@@ -324,9 +326,17 @@ class Recipe:
                 seed=self.config.hyperparameters.seed,
             ),
             completed=found,
+            staging=self._staging(),
         )
         if found is not None:
             self.strategy.restore(self.checkpoints.load(found))
+
+    def _staging(self) -> Staging:
+        """Copies of a state that waits on a disk wait there, too: it need not fit into memory."""
+        distributed = self.config.distributed
+        if distributed and distributed.deepspeed and distributed.deepspeed.offloads_to_nvme:
+            return Staging(Path(self.config.directories.nvme, "checkpoint"))
+        return Staging()
 
     def _announce(self, records: int) -> None:
         if self.processes.rank:

@@ -35,11 +35,21 @@ class Checkpointer:
         state_rank: int,
         description: directory.Description,
         completed: int | None,
+        staging: Staging | None = None,
     ) -> None:
+        """Args:
+        root: Directory of the checkpoints.
+        keep_last: How many of them stay.
+        processes: Of the run.
+        state_rank: See `Strategy`.
+        description: What the run has to have in common with one that goes on from it.
+        completed: Step of the newest checkpoint.
+        staging: Where copies of the state wait to be written; host memory if absent.
+        """
         self.completed = completed
         self._root, self._keep_last, self._description = root, keep_last, description
         self._processes, self._state_rank = processes, state_rank
-        self._staging = Staging()
+        self._staging = staging or Staging()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 

@@ -36,10 +36,15 @@ def build_strategy(config: TrainerConfig, processes: Processes) -> Strategy:
         return DataParallel(processes, cast, scales_loss=scales_loss(config))
     if distributed.deepspeed is not None:
         from tunewright_trainer.deepspeed_config import deepspeed_config
-        from tunewright_trainer.parallel.zero import Zero
 
         configuration = deepspeed_config(config, processes.device.type)
         assert configuration is not None
+        if distributed.deepspeed.offloads_to_nvme:
+            from tunewright_trainer.parallel.zero_nvme import ZeroNvme
+
+            return ZeroNvme(processes, configuration)
+        from tunewright_trainer.parallel.zero import Zero
+
         return Zero(processes, configuration)
     if scales_loss(config):
         raise StageError(

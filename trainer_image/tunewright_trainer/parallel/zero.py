@@ -10,9 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tunewright_api.names import ExitCode
 from tunewright_trainer import weights
-from tunewright_trainer.errors import StageError
 from tunewright_trainer.objectives.objective import Batch, Objective
 from tunewright_trainer.parallel.replica import persistent_buffers, restore_trainable, trainable_state
 from tunewright_trainer.parallel.strategy import OptimizerFactory, StepResult
@@ -29,10 +27,6 @@ class Zero:
 
     def __init__(self, processes: Processes, configuration: dict[str, Any]) -> None:
         import_deepspeed(processes.device.type)
-        if "aio" in configuration:
-            from deepspeed.accelerator import get_accelerator
-
-            check_async_io(get_accelerator().create_op_builder("AsyncIOBuilder"))
         self.data_rank, self.data_size = processes.rank, processes.world_size
         self._device, self._configuration = processes.device, configuration
         self._stage = int(configuration["zero_optimization"]["stage"])
@@ -91,10 +85,8 @@ class Zero:
         """See `Strategy.state`. The fp32 master weights of ZeRO are part of the optimizer's state."""
         state = self._optimizer.state_dict()
         saved: dict[str, Any] = {"optimizer": {key: state[key] for key in state if key not in _OBJECTS}}
-        if "loss_scaler" in state:
-            saved["scaler"] = _numbers(state["loss_scaler"])
         saved["model"] = persistent_buffers(self._model) if self._stage else trainable_state(self._model)
-        return saved
+        return saved | self._scaler()
 
     def restore(self, state: dict[str, Any]) -> None:
         """See `Strategy.restore`."""
@@ -109,8 +101,7 @@ class Zero:
             self._optimizer.load_state_dict([entry] * self.data_size, load_from_fp32_weights=True)
             if self._stage < 3:
                 self._optimizer.update_lp_params()
-        if "scaler" in state:
-            vars(self._optimizer.loss_scaler).update(state["scaler"])
+        self._restore_scaler(state)
 
     def gather(self, *, keep: bool, dtype: torch.dtype | None, whole: bool) -> dict[str, Tensor]:
         """See `weights.gather`."""
@@ -120,6 +111,13 @@ class Zero:
     def _plain(self) -> bool:
         """Whether the optimizer is torch's own, unwrapped: no ZeRO and fp32. DeepSpeed then measures no norm."""
         return isinstance(self._optimizer, torch.optim.Optimizer)
+
+    def _scaler(self) -> dict[str, Any]:
+        return {"scaler": _numbers(self._optimizer.loss_scaler)} if self._stage else {}
+
+    def _restore_scaler(self, state: dict[str, Any]) -> None:
+        if "scaler" in state:
+            vars(self._optimizer.loss_scaler).update(state["scaler"])
 
     def _backward(self, loss: Tensor) -> None:
         self._engine.backward(loss, scale_wrt_gas=False)
@@ -142,26 +140,6 @@ def import_deepspeed(device: str) -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "gloo" if device == "cpu" else "nccl"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-
-
-def check_async_io(builder: Any) -> None:
-    """Find out before the model is loaded whether DeepSpeed can read and write a disk.
-
-    Args:
-        builder: DeepSpeed's, of its extension async_io, which is compiled at start unless the image has it compiled.
-
-    Raises:
-        StageError: INVALID_CONFIG.
-    """
-    from deepspeed.git_version_info import installed_ops
-
-    if installed_ops.get("async_io") or builder.is_compatible(verbose=False):
-        return
-    raise StageError(
-        ExitCode.INVALID_CONFIG,
-        "distributed.deepspeed: offloading to NVMe needs DeepSpeed's extension async_io, which this image neither has "
-        "nor can compile (libaio-dev, g++): use an image that has it, or offload to CPU",
-    )
 
 
 def _numbers(scaler: object) -> dict[str, Any]:
