@@ -36,8 +36,8 @@ def _extend_schema(schema: dict[str, Any], model: type[BaseModel]) -> None:
 class Model(BaseModel):
     """A frozen object of the contract.
 
-    `cel` holds the cross-field rules the apiserver enforces on this object; `immutable` names (in
-    camelCase) the fields that cannot change after creation, with `immutable_advice` as the remedy.
+    `cel` holds the cross-field rules the apiserver enforces on this object, and the trainer on its file; `immutable`
+    names (in camelCase) the fields that cannot change after creation, with `immutable_advice` as the remedy.
     """
 
     model_config = ConfigDict(

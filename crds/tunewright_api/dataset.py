@@ -14,12 +14,6 @@ S3_SETTINGS = ("AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
 """Keys that it may have."""
 
 
-SPLIT_NEEDS_TEXT = (
-    "dataset.onLongRecord: Split divides documents, so it needs the format Text: write Truncate, Drop or Fail, or "
-    "leave it out to divide Text and to cut the others"
-)
-
-
 class DatasetFormat(StrEnum):
     """Shape of one row."""
 
@@ -72,6 +66,22 @@ class MixturePart(Model):
     )
 
 
+FORMAT_RULES = (
+    Rule(
+        "!has(self.mixture) || self.mixture.all(p, p.format == 'Preference') || "
+        "self.mixture.all(p, p.format != 'Preference')",
+        "dataset.mixture: Preference holds pairs, so it can only be mixed with Preference",
+    ),
+    Rule(
+        "!has(self.onLongRecord) || self.onLongRecord != 'Split' || (has(self.format) && self.format == 'Text') || "
+        "(has(self.mixture) && self.mixture.all(p, p.format == 'Text'))",
+        "dataset.onLongRecord: Split divides documents, so it needs the format Text: write Truncate, Drop or Fail, or "
+        "leave it out to divide Text and to cut the others",
+    ),
+)
+"""What formats can do, wherever the records are: of spec.dataset and of the trainer's dataset."""
+
+
 class Dataset(Model):
     """The records to train on: one dataset (uri and format), or several (mixture)."""
 
@@ -81,20 +91,11 @@ class Dataset(Model):
             "dataset: write uri and format for one dataset, or mixture for several",
         ),
         Rule(
-            "!has(self.mixture) || self.mixture.all(p, p.format == 'Preference') || "
-            "self.mixture.all(p, p.format != 'Preference')",
-            "dataset.mixture: Preference holds pairs, so it can only be mixed with Preference",
-        ),
-        Rule(
             "!has(self.secretRef) || (has(self.uri) && self.uri.startsWith('s3://')) || "
             "(has(self.mixture) && self.mixture.exists(p, p.uri.startsWith('s3://')))",
             "dataset.secretRef holds the credentials of s3:// data: remove it for pvc:// data",
         ),
-        Rule(
-            "!has(self.onLongRecord) || self.onLongRecord != 'Split' || (has(self.format) && self.format == 'Text') || "
-            "(has(self.mixture) && self.mixture.all(p, p.format == 'Text'))",
-            SPLIT_NEEDS_TEXT,
-        ),
+        *FORMAT_RULES,
     )
 
     uri: DataUri | None = Field(

@@ -62,6 +62,11 @@ class Hyperparameters(Model):
             "!(has(self.epochs) && has(self.maxSteps))",
             "hyperparameters: write epochs or maxSteps, not both (neither means 3 epochs)",
         ),
+        Rule(
+            "!self.packing || self.microBatchSize >= 2",
+            "hyperparameters.packing puts the records of one micro batch into one row: set microBatchSize to the "
+            "number of records that shall share it, 2 or more, or packing to false",
+        ),
     )
 
     epochs: int | None = Field(
@@ -90,8 +95,9 @@ class Hyperparameters(Model):
     )
     packing: bool = Field(
         default=False,
-        description="Put the records of a micro batch into as few rows as hold them, instead of padding each to the "
-        "longest. They do not see each other, so the loss stays the same. Not for method.prefixTuning and "
+        description="Put the records of a micro batch into as few rows, as wide as its longest record, as hold them, "
+        "instead of padding each. They do not see each other, so the loss stays the same. At most microBatchSize "
+        "records share a row: set it to 2 or more, and to many where most are short. Not for method.prefixTuning and "
         "method.adapter, nor for objective.dpo.",
     )
     group_by_length: bool = Field(

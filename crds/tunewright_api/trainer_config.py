@@ -3,10 +3,13 @@
 One file serves every stage of a job. All paths are absolute and inside the container.
 """
 
+from typing import ClassVar
+
 from pydantic import Field
 
-from tunewright_api.base import Digest, Model
+from tunewright_api.base import Digest, Model, Rule
 from tunewright_api.dataset import (
+    FORMAT_RULES,
     BadRowPolicy,
     DatasetFormat,
     DuplicatePolicy,
@@ -33,6 +36,13 @@ class JobIdentity(Model):
 class ModelInput(Model):
     """The model to start from: a local directory, or a hub model that prepare downloads into the work directory."""
 
+    cel: ClassVar = (
+        Rule(
+            "has(self.path) || has(self.hubId)",
+            "model: write path, the directory of the model, or hubId for one that prepare downloads",
+        ),
+    )
+
     uri: str = Field(description="baseModel.uri, for the record.")
     path: str | None = Field(default=None, description="Model directory; absent for an hf:// model.")
     hub_id: str | None = Field(default=None, description="ORG/NAME of an hf:// model.")
@@ -49,6 +59,14 @@ class MixtureInput(Model):
 
 class DatasetInput(Model):
     """The records: path and format, or mixture."""
+
+    cel: ClassVar = (
+        Rule(
+            "has(self.path) != has(self.mixture) && has(self.path) == has(self.format)",
+            "dataset: write path and format for one dataset, or mixture for several",
+        ),
+        *FORMAT_RULES,
+    )
 
     path: str | None = Field(default=None, description="File or directory, or an s3:// URI.")
     format: DatasetFormat | None = Field(default=None, description="Shape of one row.")
@@ -107,8 +125,25 @@ class Directories(Model):
     nvme: str = Field(default=NVME_MOUNT, description="The disk of distributed.deepspeed.nvme in this pod.")
 
 
+def _given(part: str, inputs: str) -> Rule:
+    """A part of the spec needs its file, and a file its part: neither is ignored in silence."""
+    steps = part.split(".")
+    there = " && ".join(f"has(self.{'.'.join(steps[: depth + 1])})" for depth in range(1, len(steps)))
+    return Rule(
+        f"({there}) == has(self.{inputs})",
+        f"{inputs} is the place of {part}: write both, or neither",
+    )
+
+
 class TrainerConfig(Model):
-    """The whole run, as prepare, train, evaluate and export read it."""
+    """The whole run, as prepare, train, evaluate and export read it. The rules of FineTuneJobSpec hold for it too."""
+
+    cel: ClassVar = (
+        _given("objective.supervised.distillation", "objectiveInputs.teacher"),
+        _given("objective.supervised.ewc", "objectiveInputs.reference"),
+        _given("evaluation.general", "evaluationInputs.general"),
+        _given("evaluation.harness", "evaluationInputs.harness"),
+    )
 
     job: JobIdentity = Field(description="The FineTuneJob.")
     model: ModelInput = Field(description="The model to start from.")

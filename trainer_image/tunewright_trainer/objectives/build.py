@@ -57,8 +57,9 @@ def build_objective(config: TrainerConfig, layout: Layout, model: nn.Module, dev
 def _distillation(
     config: TrainerConfig, distillation: api.Distillation | None, model: nn.Module, device: torch.device
 ) -> Distillation | None:
-    if distillation is None or config.objective_inputs.teacher is None:
+    if distillation is None:
         return None
+    assert config.objective_inputs.teacher, "a rule of TrainerConfig"
     student: Any = bare(model)
     teacher = load_teacher(
         Path(config.objective_inputs.teacher),

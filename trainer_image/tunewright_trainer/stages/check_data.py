@@ -1,4 +1,4 @@
-"""check-data: read the whole dataset as prepare does, say what it is like, and keep nothing."""
+"""check-data: read all that prepare reads, say what the dataset is like, and keep nothing."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright_api.dataset import BadRowPolicy, DatasetFormat
+from tunewright_api.dataset import BadRowPolicy
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.data.account import Account, Fate
@@ -15,10 +15,9 @@ from tunewright_trainer.data.locate import locate
 from tunewright_trainer.data.records import Problem
 from tunewright_trainer.data.rows import RowRule
 from tunewright_trainer.data.statistics import describe
-from tunewright_trainer.data.tokens import load_encoder
-from tunewright_trainer.errors import StageError
+from tunewright_trainer.errors import StageError, classify
 from tunewright_trainer.layout import Layout
-from tunewright_trainer.stages.prepare import check_formats, resolve_model
+from tunewright_trainer.stages.prepare import check_model, write_other_inputs
 
 _BAR = 40
 
@@ -39,20 +38,17 @@ def run(config: TrainerConfig) -> Findings:
             for an empty or damaged file.
     """
     h = config.hyperparameters
-    check_formats(config)
     layout = Layout(config)
     if not config.model.path and not layout.base_model.is_dir():
         raise StageError(
             ExitCode.INPUT_NOT_READABLE,
             f"{config.model.uri} is not on this machine: download it, and write its directory into model.path",
         )
-    resolve_model(config.model, layout)
+    encoder = check_model(config, layout)
     with tempfile.TemporaryDirectory(prefix="tunewright-check-") as scratch:
         directory = Path(scratch) / "dataset"
         directory.mkdir()
         sources = locate(config.dataset, Path(scratch) / "source")
-        encoder = load_encoder(layout.base_model)
-        encoder.check(chat=any(part.format is not DatasetFormat.TEXT for part in config.dataset.sources))
         try:
             built = build_dataset(
                 config.dataset,
@@ -67,9 +63,15 @@ def run(config: TrainerConfig) -> Findings:
             lines = ["too few right rows are left to train on and to hold out", *_wrong(error.problems, error.wrong)]
             return Findings("\n".join(lines), ExitCode.INVALID_DATA)
         report = describe(directory, built, encoder, h.seed)
-    bad = bool(built.wrong) and config.dataset.on_bad_row is BadRowPolicy.FAIL
-    text = render(config, built, report["tokens"], report["lengths"])
-    return Findings(text, ExitCode.INVALID_DATA if bad else ExitCode.OK)
+        text = render(config, built, report["tokens"], report["lengths"])
+        if built.wrong and config.dataset.on_bad_row is BadRowPolicy.FAIL:
+            return Findings(text, ExitCode.INVALID_DATA)
+        try:
+            write_other_inputs(config, layout, encoder, directory)
+        except (StageError, OSError) as error:
+            refusal = classify(error, outputs=[])
+            return Findings(f"{text}\nprepare will refuse this: {refusal.message}", refusal.code)
+    return Findings(text, ExitCode.OK)
 
 
 def render(config: TrainerConfig, built: Built, tokens: dict[str, Any], lengths: dict[str, int]) -> str:

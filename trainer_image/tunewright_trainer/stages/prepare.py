@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunewright_api.dataset import SPLIT_NEEDS_TEXT, DatasetFormat, LongRecordPolicy
+from tunewright_api.dataset import DatasetFormat
 from tunewright_api.names import ExitCode
 from tunewright_api.results import PrepareResult
 from tunewright_api.trainer_config import ModelInput, TrainerConfig
@@ -15,8 +15,9 @@ from tunewright_trainer import log
 from tunewright_trainer.data import store
 from tunewright_trainer.data.account import Fate
 from tunewright_trainer.data.build import VALIDATION, Built, Source, build_dataset, encode_example
+from tunewright_trainer.data.fit import check_fit, remarks
 from tunewright_trainer.data.locate import locate
-from tunewright_trainer.data.model_files import check_weights, read_json
+from tunewright_trainer.data.model_files import read_model
 from tunewright_trainer.data.records import Problem, invalid_data, read_records
 from tunewright_trainer.data.rows import RowRule
 from tunewright_trainer.data.statistics import describe
@@ -44,14 +45,10 @@ def run(config: TrainerConfig) -> PrepareResult:
     layout = Layout(config)
     if layout.artifact.exists():
         own_manifest(config, layout.artifact)
-    check_formats(config)
     layout.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=layout.work, prefix=".source-") as scratch:
         sources = locate(config.dataset, Path(scratch))
-        resolve_model(config.model, layout)
-        check_division(config, layout.base_model)
-        encoder = load_encoder(layout.base_model)
-        encoder.check(chat=any(part.format is not DatasetFormat.TEXT for part in config.dataset.sources))
+        encoder = check_model(config, layout)
         with replace_directory(layout.dataset) as directory:
             built = write_dataset(config, layout, sources, encoder, directory)
     account = built.account
@@ -65,7 +62,9 @@ def run(config: TrainerConfig) -> PrepareResult:
         duplicates=built.duplicates,
         dropped=account.total(Fate.DROPPED),
         quarantined=account.total(Fate.QUARANTINED),
-        notes=[note.text() for note in built.notes[:MAX_STATUS_NOTES]],
+        notes=[*remarks(config, read_model(layout.base_model)), *(note.text() for note in built.notes)][
+            :MAX_STATUS_NOTES
+        ],
         digest=built.digest,
         estimate=report_estimate(config),
     )
@@ -81,6 +80,18 @@ def write_dataset(
     built = build_dataset(config.dataset, sources, encoder, directory, sequence_length=length, seed=seed)
     report = describe(directory, built, encoder, seed)
     (directory / layout.dataset_report.name).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_other_inputs(config, layout, encoder, directory)
+    return built
+
+
+def write_other_inputs(config: TrainerConfig, layout: Layout, encoder: ChatEncoder, directory: Path) -> None:
+    """Check what objective and evaluation need besides the dataset, and write their records beside it.
+
+    Raises:
+        StageError: INVALID_CONFIG for a figure that the held-out records cannot give and a teacher of another
+            vocabulary; INVALID_DATA and INPUT_NOT_READABLE of the files.
+    """
+    length = config.hyperparameters.sequence_length
     plan_figures(config.evaluation, store.read(directory / VALIDATION))
     if config.evaluation.general and config.evaluation_inputs.general:
         general = Path(config.evaluation_inputs.general)
@@ -93,31 +104,6 @@ def write_dataset(
         write_whole(reference, supervised.ewc.reference.format, encoder, length, target)
     if given.teacher:
         check_teacher(Path(given.teacher), layout.base_model)
-    return built
-
-
-def check_formats(config: TrainerConfig) -> None:
-    """Whether objective, method and rules can work on records of the declared formats.
-
-    Raises:
-        StageError: INVALID_CONFIG.
-    """
-    formats = {part.format for part in config.dataset.sources}
-    if config.dataset.on_long_record is LongRecordPolicy.SPLIT and formats != {DatasetFormat.TEXT}:
-        raise StageError(ExitCode.INVALID_CONFIG, SPLIT_NEEDS_TEXT)
-    method = config.method
-    if config.hyperparameters.packing and (method.prefix_tuning or method.adapter or config.objective.dpo):
-        raise StageError(
-            ExitCode.INVALID_CONFIG,
-            "hyperparameters.packing puts several records into one row, which method.prefixTuning, method.adapter and "
-            "objective.dpo cannot do: set it to false",
-        )
-    if (DatasetFormat.PREFERENCE in formats) != (config.objective.dpo is not None):
-        raise StageError(
-            ExitCode.INVALID_CONFIG,
-            "objective.dpo learns from pairs and every other objective from answers: use dataset.format Preference "
-            "with objective.dpo, and only there",
-        )
 
 
 def write_whole(
@@ -143,6 +129,23 @@ def write_whole(
     )
 
 
+def check_model(config: TrainerConfig, layout: Layout) -> ChatEncoder:
+    """Make sure that the base model is there and can do what the job asks of it; its tokenizer and template.
+
+    Raises:
+        StageError: INPUT_NOT_READABLE or INVALID_CONFIG.
+    """
+    resolve_model(config.model, layout)
+    files = read_model(layout.base_model)
+    check_division(config, layout.base_model)
+    check_fit(config, files)
+    for remark in remarks(config, files):
+        log.warning(remark)
+    encoder = load_encoder(layout.base_model)
+    encoder.check(chat=any(part.format is not DatasetFormat.TEXT for part in config.dataset.sources))
+    return encoder
+
+
 def resolve_model(model: ModelInput, layout: Layout) -> None:
     """Make sure that the base model is a directory with a configuration and weights; download an hf:// model once."""
     if model.path is None and not layout.base_model.is_dir():
@@ -152,17 +155,22 @@ def resolve_model(model: ModelInput, layout: Layout) -> None:
         raise not_readable(directory, f"baseModel.uri {model.uri} is not a directory")
     if not (directory / "config.json").is_file():
         raise not_readable(directory / "config.json", f"{model.uri} is not a Hugging Face model directory")
-    read_json(directory / "config.json")
-    check_weights(directory)
+    read_model(directory)
 
 
 def download(model: ModelInput, target: Path) -> None:
     """Fetch an hf:// model into `target`, complete or absent."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
-    if not model.hub_id:
-        raise StageError(ExitCode.INVALID_CONFIG, "model: neither path nor hubId is set")
+    assert model.hub_id, "a rule of ModelInput"
     log.info("downloading the base model", model=model.hub_id, revision=model.revision)
     try:
         with replace_directory(target) as temporary:
@@ -180,5 +188,9 @@ def download(model: ModelInput, target: Path) -> None:
             f"{model.uri} (revision {model.revision or 'default'}) does not exist or is private: check the name, or "
             "set baseModel.secretRef to a Secret with HF_TOKEN",
         ) from error
-    except (ConnectionError, TimeoutError) as error:
-        raise StageError(ExitCode.INTERNAL, f"cannot reach huggingface.co to download {model.uri}: {error}") from error
+    except (HTTPError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise StageError(
+            ExitCode.INPUT_NOT_READABLE,
+            f"cannot download {model.uri} from {constants.ENDPOINT} ({str(error).splitlines()[0][:200]}): allow this "
+            "pod to reach it, set HF_ENDPOINT to a mirror, or copy the model to a claim and use pvc://",
+        ) from error
