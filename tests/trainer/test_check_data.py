@@ -164,7 +164,7 @@ def test_an_empty_file(job: Callable[..., Job], capsys: pytest.CaptureFixture[st
     assert check(made(job, []), capsys) == (
         65,
         "",
-        f"DIR/data.jsonl has no records: write one JSON object per line, {SHAPE}\n",
+        f"DIR/data.jsonl has no records: fill it with rows like {SHAPE}, or name another file\n",
     )
 
 

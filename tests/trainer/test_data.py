@@ -3,8 +3,11 @@
 import csv
 import gzip
 import json
+import random
+import re
 import sys
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,26 +105,79 @@ def test_a_dataset_that_hugging_face_saved(tmp_path: Path, monkeypatch: pytest.M
     ("names", "want"),
     [
         pytest.param(["a.jsonl", "b.jsonl.gz", "readme.md"], ["a.jsonl", "b.jsonl.gz"], id="JSON Lines"),
-        pytest.param(["data/x.parquet", "info.json"], ["x.parquet"], id="as the Hugging Face hub lays it out"),
-        pytest.param(["a.jsonl", "b.parquet"], r"several kinds of files \(a.jsonl, b.parquet\)", id="two kinds"),
-        pytest.param(["train.jsonl", "test.jsonl"], r"several splits \(test\*, train\*\)", id="a test set in it"),
-        pytest.param(["a.csv"], "neither Parquet nor JSON Lines", id="nothing that is read from a directory"),
+        pytest.param(["data/x.parquet", "info.json"], ["data/x.parquet"], id="as the Hugging Face hub lays it out"),
+        pytest.param(["a.jsonl", "b/c.jsonl", "data/d.jsonl.gzip"], None, id="all below it"),
+        pytest.param(["A.JSONL", "b.Jsonl.GZ"], None, id="capitals"),
+        pytest.param(["a.csv", "b.csv"], None, id="CSV"),
+        pytest.param(["a.jsonl", "._a.jsonl", ".trash/b.csv", "_delta_log/c.parquet"], ["a.jsonl"], id="hidden files"),
+        pytest.param(["contest.jsonl", "latest.jsonl", "train.jsonl"], None, id="words that hold the name of a split"),
+        pytest.param(["train/a.jsonl", "train/b.jsonl"], None, id="a split alone"),
+        pytest.param(["a.jsonl", "b.parquet"], r"several kinds of files \(a.jsonl, b.parquet\): name", id="two kinds"),
+        pytest.param(
+            ["a.jsonl", "b.csv", "c.json.gz", "d/e.jsonl", "f.tsv"],
+            r"several kinds of files \(a.jsonl, b.csv, c.json.gz, f.tsv\): name one file",
+            id="four kinds",
+        ),
+        pytest.param(
+            ["train.jsonl", "test.jsonl"], r"several splits \(test.jsonl, train.jsonl\)", id="a test set in it"
+        ),
+        pytest.param(["training.jsonl", "testing.jsonl"], "several splits", id="training and testing"),
+        pytest.param(["my_train.jsonl", "my_test_2.jsonl"], "several splits", id="the split behind another word"),
+        pytest.param(["train/a.jsonl", "Test/a.jsonl"], "several splits", id="a directory for each split"),
+        pytest.param(
+            ["train_sft-0-of-1.parquet", "train_gen-0-of-1.parquet"], "several splits", id="splits of the hub"
+        ),
+        pytest.param(["readme.txt", "info.json"], "neither Parquet, JSON or CSV", id="nothing that is read"),
     ],
 )
-def test_the_files_of_a_directory(names: list[str], want: list[str] | str, tmp_path: Path) -> None:
+def test_the_files_of_a_directory(names: list[str], want: list[str] | str | None, tmp_path: Path) -> None:
+    """`want` is what is read, None for all of it, or what is wrong."""
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    if isinstance(want, list):
-        assert [file.name for file in find_files(tmp_path)] == want
-    else:
+    if isinstance(want, str):
         with pytest.raises(StageError, match=want):
             find_files(tmp_path)
+    else:
+        assert [str(file.relative_to(tmp_path)) for file in find_files(tmp_path)] == (names if want is None else want)
 
 
-def test_a_wrong_row_keeps_its_line_in_an_array_and_in_csv(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('[\n{"text": "a"},\n\n{"text": }\n]')
-    assert [row.line for row in read_rows(tmp_path / "a.json")] == [2, 4]
+@pytest.mark.parametrize(
+    ("content", "is_data"),
+    [
+        pytest.param('{"splits": {}}\n', False, id="one object"),
+        pytest.param('{\n "splits": {}\n}\n', False, id="one object over several lines"),
+        pytest.param('[\n{"text": "a"}]', True, id="an array"),
+        pytest.param('{"text": "a"}\n{"text": "b"}\n', True, id="JSON Lines"),
+    ],
+)
+def test_a_json_file_beside_others_is_data_or_describes_them(content: str, is_data: bool, tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", ROWS)
+    (tmp_path / "b.json").write_text(content)
+    if is_data:
+        with pytest.raises(StageError, match=r"several kinds of files \(a.parquet, b.json\)"):
+            find_files(tmp_path)
+    else:
+        assert find_files(tmp_path) == [tmp_path / "a.parquet"]
+
+
+def test_a_directory_that_is_linked_into_itself_is_read_once(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "a.jsonl", ROWS)
+    (tmp_path / "set" / "up").symlink_to(tmp_path / "set")
+    (tmp_path / "linked").symlink_to(tmp_path / "set")
+    assert find_files(tmp_path / "linked") == [tmp_path / "linked" / "a.jsonl"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "7", '{"_data_files": [{}]}', '{"_data_files": 1}', "\xff"])
+@pytest.mark.parametrize("name", ["state.json", "dataset_dict.json"])
+def test_a_saved_dataset_whose_list_of_files_is_broken(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, encoding="latin-1")
+    with pytest.raises(StageError, match=rf"{name} is damaged or not what its name says .*: write it again") as caught:
+        find_files(tmp_path)
+    assert caught.value.code is ExitCode.INVALID_DATA
+
+
+def test_a_wrong_row_keeps_its_line_in_csv(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('prompt,completion\n"a\nb",c\nonly one\nd,e\n')
     first, second, third = read_rows(tmp_path / "a.csv")
     assert (first.line, second.line, third.line) == (2, 4, 5)
@@ -144,12 +200,162 @@ def test_an_array_is_read_element_by_element(tmp_path: Path, values: list[Any], 
     assert [row.value for row in read_rows(path) if isinstance(row, Row)] == values
 
 
-def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl.gz", ROWS)
-    path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(StageError, match=r"a\.jsonl\.gz is damaged") as caught:
+MANY = [{"prompt": f"{random.Random(number).random()}", "completion": "a"} for number in range(2000)]
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut in the last of two frames", "garbage behind it"])
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl"])
+def test_a_damaged_archive_is_named(kind: str, suffix: str, damage: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a.{kind}.{suffix}", MANY)
+    whole = path.read_bytes()
+    damaged = {
+        "cut": whole[: len(whole) // 2],
+        "cut in the last of two frames": whole + whole[:-12],
+        "garbage behind it": whole + b"garbage",
+    }
+    path.write_bytes(damaged[damage])
+    with pytest.raises(StageError, match=rf"a\.{kind}\.{suffix}(: line \d+| is damaged)") as caught:
         list(read_rows(path))
     assert caught.value.code is ExitCode.INVALID_DATA
+
+
+def test_an_archive_may_have_several_frames(tmp_path: Path) -> None:
+    for name in ("a.jsonl.gz", "a.jsonl.zst"):
+        path = write(tmp_path / name, ROWS)
+        path.write_bytes(path.read_bytes() * 2)
+        assert [row.value for row in read_rows(path) if isinstance(row, Row)] == ROWS * 2
+
+
+def said(path: Path) -> list[Row | str]:
+    """Each right row, and of each wrong one the line and what is said about it; at last what is wrong with the file."""
+    found: list[Row | str] = []
+    try:
+        for row in read_rows(path):
+            found.append(f"line {row.line}: {row.reason}" if isinstance(row, Problem) else row)
+    except StageError as error:
+        found.append(f"{error.code.name} {error.message}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        pytest.param(
+            "a.csv",
+            'text\nhello\n"q"x\nlost\n',
+            r"a\.csv: line 3: not valid CSV .*nothing after it can be read: put double quotes",
+            id="a quote inside a cell",
+        ),
+        pytest.param("a.csv", 'text\nhello\n"open\nlost\n', "line 3: not valid CSV", id="a quote that never ends"),
+        pytest.param("a.csv", "text,text\nhello,b\n", "line 1: it must name each column", id="a column twice"),
+        pytest.param(
+            "a.json",
+            '[{"text": "hello"},\n\n{"text": },\n{"text": "lost"}]',
+            r"a\.json: line 3: not valid JSON \(Expecting value\), so nothing after it can be read: correct it, or",
+            id="an element of an array",
+        ),
+        pytest.param("a.json", '[{"text": "hello"} {"text": "lost"}]', "where a comma or ] must be", id="no comma"),
+        pytest.param("a.json", '[{"text": "hello"},\n', "not valid JSON", id="an array that never ends"),
+        pytest.param("a.json", '[{"text": "hello"}]\n[{"text": "lost"}]', "after the array", id="two arrays"),
+        pytest.param("a.json", '[{"text": "hello"},\n' + "[" * 200_000, "nested too deeply", id="deep nesting"),
+        pytest.param(
+            "a.json",
+            json.dumps(ROWS[0], indent=1),
+            r"line 1: the JSON does not end .*array",
+            id="a pretty-printed object",
+        ),
+        pytest.param(
+            "a.jsonl", json.dumps(ROWS, indent=1), r"array of objects, .* named \.json", id="an array as .jsonl"
+        ),
+        pytest.param("a.tsv", "text\nhello\n", r"a\.tsv: it is none of .*CSV.*: convert it, and name it so", id="TSV"),
+        pytest.param("a.txt", "hello\n", r"a\.txt: it is none of JSON Lines", id="plain text"),
+        pytest.param("a.jsonl.bz2", "BZh91AY", "it is none of .* gzip or zstd", id="another archive"),
+    ],
+)
+def test_a_file_whose_rows_cannot_be_counted_is_refused(name: str, content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    *before, message = said(tmp_path / name)
+    assert all(isinstance(row, Row) and row.value == {"text": "hello"} for row in before)
+    assert isinstance(message, str)
+    assert re.match(rf"INVALID_DATA .*{words}", message)
+
+
+DIGITS = "1" * 5000
+TWICE = '{"text": "a", "text": "b"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        pytest.param(
+            "a.jsonl", f'{{"text": {DIGITS}}}\n{{"text": "right"}}\n', "4300 digits", id="digits in JSON Lines"
+        ),
+        pytest.param("a.json", f'[{{"text": {DIGITS}}}, {{"text": "right"}}]', "4300 digits", id="digits in an array"),
+        pytest.param("a.csv", f'messages\n[{DIGITS}]\n"[]"\n', 'column "messages": .*digits', id="digits in CSV"),
+        pytest.param(
+            "a.jsonl", f'{TWICE}\n{{"text": "right"}}\n', 'key "text" is there 2 times: keep one', id="a key twice"
+        ),
+        pytest.param(
+            "a.json", f'[{TWICE}, {{"text": "right"}}]', 'key "text" is there 2 times', id="twice in an array"
+        ),
+        pytest.param("a.json", f'[[{{}}, {TWICE}], {{"text": "right"}}]', 'key "text"', id="twice inside"),
+        pytest.param(
+            "a.csv", 'messages\n"{""a"": 1, ""a"": 2}"\n[]\n', 'column "messages": key "a" is there', id="twice in CSV"
+        ),
+    ],
+)
+def test_a_row_that_cannot_be_taken_leaves_the_next_ones(name: str, content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    wrong, right = read_rows(tmp_path / name)
+    assert isinstance(wrong, Problem)
+    assert re.search(words, wrong.reason)
+    assert wrong.row
+    assert isinstance(right, Row)
+    assert right.value in ({"text": "right"}, {"messages": []})
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_cell_of_a_table_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    latin = pyarrow.Array.from_buffers(pyarrow.string(), 3, pyarrow.array([b"a", b"\xff", b"c"]).buffers())
+    late = pyarrow.array([0, 0, 2**62], pyarrow.timestamp("us"))
+    table = pyarrow.table({"text": latin, "date": late})
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        parquet.write_table(table, path)
+    else:
+        with pyarrow.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table)
+    assert said(path) == [
+        Row(1, {"text": "a", "date": datetime(1970, 1, 1)}),
+        'line 2: column "text": not UTF-8: write the file again as UTF-8',
+        'line 3: column "date": date value out of range: correct the value, or leave the column out',
+    ]
+
+
+def test_a_column_that_a_table_has_twice(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 3, names=["prompt", "text", "text"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert said(tmp_path / "a.parquet") == [
+        f'INVALID_DATA {tmp_path}/a.parquet: column "text" is there 2 times: keep one, or rename it'
+    ]
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    name=st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.txt", "a.parquet", "a.arrow"]),
+    head=st.sampled_from([b"", b"[", b'[{"a": 1}', b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"ARROW1\0\0"]),
+    content=st.binary(max_size=100) | st.text('[]{},:"a1\n ').map(str.encode),
+)
+def test_no_file_crashes_the_reader(tmp_path: Path, name: str, head: bytes, content: bytes) -> None:
+    (tmp_path / name).write_bytes(head + content)
+    assert all(isinstance(row, Row) or row.startswith(("line ", "INVALID_DATA ")) for row in said(tmp_path / name))
 
 
 def test_the_formats() -> None:

@@ -33,6 +33,7 @@ WRONG = [
     ("deep nesting", ALPACA, b"[" * 200_000, "nested too deeply", "flat"),
     ("missing completion", PAIR, b'{"prompt": "a"}', 'field "completion" is missing', '"completion"'),
     ("no messages", CHAT, b'{"prompt": "a"}', 'field "messages" is missing', '"role"'),
+    ("messages that are no JSON in CSV", CHAT, b'{"messages": "[{"}', '"messages" is a string', "in CSV as valid JSON"),
     ("empty messages", CHAT, b'{"messages": []}', '"messages" must be a list', "assistant"),
     ("unknown role", CHAT, b'{"messages": [{"role": "bot", "content": "a"}]}', "messages[0].role", "system, user"),
     ("a string message", CHAT, b'{"messages": ["a"]}', "messages[0] is a string", '"role"'),

@@ -136,6 +136,8 @@ def _chat(value: dict[str, Any]) -> Example:
     messages = value.get("messages")
     if messages is None:
         raise BadRecordError(f'field "messages" is missing: write {SHAPES[DatasetFormat.CHAT]}')
+    if isinstance(messages, str):
+        raise BadRecordError('"messages" is a string instead of a list: write [{"role": …}, …] (in CSV as valid JSON)')
     if not isinstance(messages, list) or not messages:
         raise BadRecordError('"messages" must be a list with at least a user and an assistant message')
     result = _conversation(messages, "messages")

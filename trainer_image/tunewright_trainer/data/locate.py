@@ -30,7 +30,7 @@ def locate(dataset: DatasetInput, scratch: Path) -> list[Source]:
 
     Raises:
         StageError: INVALID_CONFIG without a dataset, INPUT_NOT_READABLE for what is not there, INVALID_DATA for a
-            directory of several splits.
+            directory of several splits or kinds of files.
     """
     if not dataset.sources:
         raise StageError(ExitCode.INVALID_CONFIG, "dataset: write path and format, or mixture")

@@ -97,9 +97,10 @@ def read_records(path: Path, dataset_format: DatasetFormat) -> list[Record]:
 
 
 def no_records(name: Path | str, dataset_format: DatasetFormat) -> StageError:
-    """INVALID_DATA for an empty file."""
+    """INVALID_DATA for data without rows."""
     return StageError(
-        ExitCode.INVALID_DATA, f"{name} has no records: write one JSON object per line, {SHAPES[dataset_format]}"
+        ExitCode.INVALID_DATA,
+        f"{name} has no records: fill it with rows like {SHAPES[dataset_format]}, or name another file",
     )
 
 
