@@ -101,8 +101,8 @@ class Dataset(Model):
     uri: DataUri | None = Field(
         default=None,
         description="File or directory: pvc://CLAIM/PATH or s3://BUCKET/KEY. JSON Lines (.jsonl), a JSON array "
-        "(.json) or CSV, each also with gzip or zstd (.gz, .zst), or Parquet; a directory of Parquet or "
-        "of JSON Lines files, or one that Hugging Face's save_to_disk wrote.",
+        "(.json) or CSV, each also with gzip or zstd (.gz, .zst), or Parquet; a directory of files of "
+        "one of these kinds, or one that Hugging Face's save_to_disk wrote.",
     )
     format: DatasetFormat | None = Field(
         default=None,
