@@ -74,6 +74,7 @@ def parse(job: Callable[..., Job], distributed: dict[str, Any] | None) -> Traine
     return TrainerConfig.model_validate(
         job(
             distributed=distributed,
+            directories={"nvme": "/mnt/nvme"},
             hyperparameters={"precision": "BF16", "gradientAccumulationSteps": 8},
             rendezvous={"nodes": 2, "processesPerNode": 8, "address": "run-0.run", "port": 29500},
         ).config

@@ -97,16 +97,18 @@ def test_deepspeed_that_offloads_to_nvme(job: Callable[..., Job]) -> None:
         "offloadParameters": "NVMe",
         "nvme": {"size": "800Gi", "storageClassName": "local-nvme"},
     }
-    assert deepspeed_config(parse(job(distributed={"deepspeed": offload})), "cuda") == {
+    run = job(distributed={"deepspeed": offload}, directories={"nvme": "/mnt/nvme"})
+    assert deepspeed_config(parse(run), "cuda") == {
         **COMMON,
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             **STAGES[3][2],
+            "sub_group_size": 100_000_000,
             "offload_optimizer": {
                 "device": "nvme",
                 "pin_memory": True,
                 "nvme_path": "/mnt/nvme",
-                "buffer_count": 4,
+                "buffer_count": 12,
                 "pipeline_read": True,
                 "pipeline_write": True,
             },

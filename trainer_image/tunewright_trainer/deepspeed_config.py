@@ -9,6 +9,10 @@ from tunewright_trainer.precision import half
 # Bytes per all-reduce bucket. DeepSpeed's default of 5e8 elements would take 2 GB of a CPU pod's memory.
 _BUCKET_ELEMENTS = {"cpu": 50_000_000, "cuda": 500_000_000}
 
+# Weights of a sub-group, which is read from a disk, updated and written at a time. Twelve buffers of this size, in fp32,
+# are what a process holds of the optimizer's states in memory.
+_SUB_GROUP_ELEMENTS = {"cpu": 10_000_000, "cuda": 100_000_000}
+
 _AIO = {
     "block_size": 1024 * 1024,
     "queue_depth": 32,
@@ -75,8 +79,10 @@ def _zero(deepspeed: DeepSpeed, device: str, nvme: str) -> dict[str, Any]:
     if deepspeed.offload_optimizer is not Offload.NONE:
         zero["offload_optimizer"] = _offload(deepspeed.offload_optimizer, device, nvme)
         if deepspeed.offload_optimizer is Offload.NVME:
-            # Adam's four tensors per parameter (weight, gradient, two moments) at once; the disk works meanwhile.
-            zero["offload_optimizer"] |= {"buffer_count": 4, "pipeline_read": True, "pipeline_write": True}
+            # Adam's four tensors of a sub-group (weight, gradient, two moments), those of the next one, which are read
+            # meanwhile, and those of the one before, which are written.
+            zero["offload_optimizer"] |= {"buffer_count": 12, "pipeline_read": True, "pipeline_write": True}
+            zero["sub_group_size"] = _SUB_GROUP_ELEMENTS[device]
     if deepspeed.offload_parameters is not Offload.NONE:
         zero["offload_param"] = _offload(deepspeed.offload_parameters, device, nvme)
     return zero
