@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +51,18 @@ class DataOrder:
         self.records = records
         self.seed = seed
         self._epoch = -1
-        self._order: list[int] = []
+        self._order: NDArray[np.unsignedinteger[Any]] = np.empty(0, np.uint8)
 
     def __getitem__(self, position: int) -> int:
         epoch, offset = divmod(position, self.records)
         if epoch != self._epoch:
-            self._order = list(range(self.records))
-            random.Random(f"{self.seed}/{epoch}").shuffle(self._order)
+            # As narrow as it may be: every process holds it. numpy shuffles without the GIL.
+            self._order = np.arange(self.records, dtype=np.min_scalar_type(self.records))
+            np.random.Generator(np.random.PCG64([self.seed, epoch])).shuffle(self._order)
             self._epoch = epoch
-        return self._order[offset]
+        return int(self._order[offset])
+
+    def stretch(self, position: int) -> range:
+        """The positions of the pass that this one is in."""
+        start = position - position % self.records
+        return range(start, start + self.records)
