@@ -160,6 +160,46 @@ def test_what_hinders_it_is_one_line(
     assert len(errors.splitlines()) == 1
 
 
+def reference(directory: Path) -> dict[str, Any]:
+    described = {"uri": "pvc://data/kept.jsonl", "format": "Alpaca"}
+    return {"objective": {"supervised": {"ewc": {"reference": described}}}, "objectiveInputs": {"reference": directory}}
+
+
+def general(directory: Path) -> dict[str, Any]:
+    described = {"uri": "pvc://data/general.jsonl", "format": "Alpaca"}
+    return {"evaluation": {"general": described}, "evaluationInputs": {"general": directory}}
+
+
+def teacher(directory: Path) -> dict[str, Any]:
+    described = {"teacher": {"uri": "pvc://models/teacher"}}
+    return {"objective": {"supervised": {"distillation": described}}, "objectiveInputs": {"teacher": directory}}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        pytest.param({"evaluation": {"metrics": ["Accuracy"]}}, 64, "Accuracy", id="a figure without labels"),
+        pytest.param(general(Path("/no/general.jsonl")), 66, "/no/general.jsonl", id="no general set"),
+        pytest.param(reference(Path("/no/kept.jsonl")), 66, "/no/kept.jsonl", id="no reference set"),
+        pytest.param(teacher(Path("/no/teacher")), 66, "/no/teacher", id="no teacher"),
+    ],
+)
+def test_what_prepare_checks_besides_the_dataset(
+    job: Callable[..., Job], capsys: pytest.CaptureFixture[str], change: dict[str, Any], code: int, words: str
+) -> None:
+    good = made(job, [row(f"What is {n}?", "x" * n) for n in range(1, 231)])
+    good.config.update(json.loads(json.dumps(change, default=str)))
+    found, said, errors = check(good, capsys)
+    *counts, last = said.splitlines()
+    assert (found, errors) == (code, "")
+    assert counts[0] == "230 rows: 207 to train on, 23 held out, 0 dropped, 0 wrong"
+    assert last.startswith("prepare will refuse this: ")
+    assert words in last
+    refused = good.run("prepare")
+    assert refused.code == code
+    assert last == f"prepare will refuse this: {refused.message['message']}".replace(str(good.root), "DIR")
+
+
 def test_an_empty_file(job: Callable[..., Job], capsys: pytest.CaptureFixture[str]) -> None:
     assert check(made(job, []), capsys) == (
         65,

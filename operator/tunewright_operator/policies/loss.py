@@ -91,11 +91,12 @@ def _cause(pod: PodView) -> tuple[str, str]:
     known = _known(pod.exit_code)
     if pod.disrupted_by:
         return pod.disrupted_by, f"the pod was disrupted ({pod.disrupted_by})"
-    if pod.ended_by == "OOMKilled":
+    told = _told(pod, known)
+    # A trainer that knows the cause also knows what would help; a worker killed for memory may be a riddle to it.
+    if pod.ended_by == "OOMKilled" and (told is None or told[0] not in _FINAL):
         return OUT_OF_MEMORY, "the container needed more memory than its limit"
-    if pod.result and pod.result.outcome is Outcome.FAILED:
-        reason = pod.result.reason or (known.reason if known else "Failed")
-        return reason, pod.result.message or reason
+    if told:
+        return told
     if pod.deleted and known in {None, ExitCode.PREEMPTED}:
         return "PodDeleted", "the pod was deleted"
     if known:
@@ -105,6 +106,14 @@ def _cause(pod: PodView) -> tuple[str, str]:
     if pod.exit_code is not None:
         return "ContainerFailed", f"the container ended with exit code {pod.exit_code}"
     return pod.ended_by or "PodFailed", f"the pod failed ({pod.ended_by or 'no reason given'})"
+
+
+def _told(pod: PodView, known: ExitCode | None) -> tuple[str, str] | None:
+    """(cause, message) that the trainer left behind."""
+    if pod.result is None or pod.result.outcome is not Outcome.FAILED:
+        return None
+    reason = pod.result.reason or (known.reason if known else "Failed")
+    return reason, pod.result.message or reason
 
 
 def _known(exit_code: int | None) -> ExitCode | None:

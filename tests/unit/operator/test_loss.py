@@ -15,7 +15,7 @@ from tunewright_operator.observe.jobs import JobState, JobView
 from tunewright_operator.observe.pods import PodView, observe_pod
 from tunewright_operator.policies.failure import describe_failure
 from tunewright_operator.policies.gates import gate_failure, judge
-from tunewright_operator.policies.loss import find_loss, vanished
+from tunewright_operator.policies.loss import Loss, find_loss, vanished
 from tunewright_operator.policies.restart import recall, remember, restart_refusal
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -158,6 +158,32 @@ def test_a_failure_names_place_cause_and_remedy() -> None:
         "train failed: the container needed more memory than its limit "
         "(pod train-1, node node-1, rank 1, exit code 137). What to do: raise resourcesPerNode.memory, or lower "
         "hyperparameters.microBatchSize or sequenceLength, then commit a FineTuneJob with a new name"
+    )
+
+
+HELPS = "out of memory on rank 1: 4.0 GiB of 4.0 GiB of the container were in use. What would help most: …"
+
+
+@pytest.mark.parametrize(
+    ("left", "want"),
+    [
+        pytest.param(
+            result(ExitCode.OUT_OF_MEMORY, HELPS), ("OutOfMemory", HELPS), id="the trainer says what would help"
+        ),
+        pytest.param(
+            result(ExitCode.INTERNAL, "rank 1 was ended by SIGKILL"),
+            ("OutOfMemory", "the container needed more memory than its limit"),
+            id="the trainer does not know why",
+        ),
+        pytest.param(
+            None, ("OutOfMemory", "the container needed more memory than its limit"), id="nobody was left to tell"
+        ),
+    ],
+)
+def test_the_kernel_killed_for_memory(left: StageResult | None, want: tuple[str, str]) -> None:
+    cause, message = want
+    assert find_loss(gang(pod(0), pod(1, 71, ended_by="OOMKilled", result=left))) == Loss(
+        cause=cause, message=message, pod="train-1", node="node-1", rank=1, exit_code=71, ended=T0
     )
 
 
