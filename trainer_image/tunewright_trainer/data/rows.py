@@ -225,7 +225,7 @@ class _ArrayText:
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks: Iterator[bytes] | None = chunks
         self._decode = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape").decode
-        self._text, self._at, self.line = "", 0, 1
+        self._text, self._at, self.line, self._elements = "", 0, 1, 0
 
     def peek(self) -> str:
         """The next character that is no white space; empty at the end."""
@@ -244,6 +244,7 @@ class _ArrayText:
 
     def element(self) -> Row | Problem:
         """The element that begins here."""
+        self._elements += 1
         parse = _parse.raw_decode
         refused: ValueError | None = None
         while True:
@@ -268,7 +269,7 @@ class _ArrayText:
     def broken(self, what: str) -> _UnreadableError:
         """The array cannot be read from here on."""
         return _UnreadableError(
-            f"line {self.line}: {what}, so nothing after it can be read: correct it, or write JSON Lines, where each "
+            f"line {self.line}, element {self._elements} of the array: {what}, so nothing after it can be read: correct it, or write JSON Lines, where each "
             "row stands alone"
         )
 
