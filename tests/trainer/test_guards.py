@@ -26,7 +26,7 @@ from tunewright_trainer.guards.nccl import Added, Hardware, observe_hardware, tu
 from tunewright_trainer.guards.oom import Usage, out_of_memory
 from tunewright_trainer.guards.watchdog import Watchdog
 from tunewright_trainer.rundir import RunDirectory
-from tunewright_trainer.steps import StepRecord
+from tunewright_trainer.steps import EVAL_LOSS, StepRecord
 
 MIB = 2**20
 GIB = 2**30
@@ -76,6 +76,17 @@ def test_the_run_ends_when_the_loss_leaves_its_minimum(
     losses: list[float], rule: Divergence | None, want: int | None
 ) -> None:
     assert stopped_at(losses, rule) == want
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_held_out_loss_that_is_no_number_ends_every_run(loss: float) -> None:
+    with pytest.raises(StageError) as caught:
+        DivergenceGuard(None).on_step(step_record(4, figures={EVAL_LOSS: loss}))
+    assert caught.value.code is ExitCode.DIVERGED
+    assert caught.value.message == (
+        f"the loss on held-out records became {loss} at step 4: "
+        "lower hyperparameters.learningRate, or raise warmupRatio"
+    )
 
 
 def test_the_reason_names_the_minimum_and_the_remedy() -> None:

@@ -1,11 +1,11 @@
-"""Stop a run whose loss is no number, or whose smoothed loss has left its minimum for good. Pure."""
+"""Stop a run one of whose losses is no number, or whose smoothed loss has left its minimum for good. Pure."""
 
 import math
 
 from tunewright_api.names import ExitCode
 from tunewright_api.training_guards import Divergence
 from tunewright_trainer.errors import StageError
-from tunewright_trainer.steps import StepRecord
+from tunewright_trainer.steps import EVAL_LOSS, StepRecord
 
 SMOOTHING = 0.9
 """Weight of the past in the exponential moving average, as for Adam's first moment."""
@@ -27,10 +27,10 @@ class Smoothed:
 
 
 class DivergenceGuard:
-    """Watches the loss, which all ranks see alike, so that they end together.
+    """Watches the losses, which all ranks see alike, so that they end together.
 
     Args:
-        rule: When the smoothed loss counts as diverged; None looks for a number only.
+        rule: When the smoothed loss counts as diverged; None looks for numbers only.
     """
 
     def __init__(self, rule: Divergence | None) -> None:
@@ -43,8 +43,10 @@ class DivergenceGuard:
         Raises:
             StageError: DIVERGED.
         """
-        if not math.isfinite(record.loss):
-            raise StageError(ExitCode.DIVERGED, f"the loss became {record.loss} at step {record.step}: {_REMEDY}")
+        evaluated = record.figures.get(EVAL_LOSS, 0.0)
+        for name, loss in (("loss", record.loss), ("loss on held-out records", evaluated)):
+            if not math.isfinite(loss):
+                raise StageError(ExitCode.DIVERGED, f"the {name} became {loss} at step {record.step}: {_REMEDY}")
         if self._rule is None:
             return
         smoothed = self._smoothed.add(record.loss)
