@@ -68,7 +68,7 @@ class TrainResult(StatusModel):
 
     steps: int
     loss: float | None = None
-    seconds: float
+    seconds: float = Field(description="Of all optimizer steps, each counted once, over all attempts.")
     checkpoint_step: int | None = None
 
 

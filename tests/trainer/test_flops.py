@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,9 +36,52 @@ def test_the_formula_against_what_pytorch_counts(tiny_model: Path, adapters: boo
     ids = torch.arange(length)[None] % 250
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids, labels=ids).loss.backward()
-    want = shape_of(model).flops_per_token(length) * length
+    shape = shape_of(model)
+    assert shape
+    want = shape.flops_per_token(length) * length
     # With adapters the first layer needs no gradient below its first adapter, which the formula does not know.
     assert want == pytest.approx(counter.get_total_flops(), rel=0.1 if adapters else 0.02)
+
+
+def tiny(kind: str, **settings: Any) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "moe_intermediate_size": 128, "vocab_size": 256}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
+    config = AutoConfig.for_model(kind, **sizes, **heads, pad_token_id=0, eos_token_id=0, **settings)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="eager", experts_implementation="eager")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("mixtral", {"num_local_experts": 8, "num_experts_per_tok": 2}),
+        ("qwen2_moe", {"num_experts": 8, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 64}),
+        ("qwen3_moe", {"num_experts": 8, "num_experts_per_tok": 4}),
+    ],
+)
+def test_a_token_meets_some_experts_only(kind: str, settings: dict[str, Any]) -> None:
+    model, length = tiny(kind, **settings), 64
+    ids = torch.arange(length)[None]
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, labels=ids).loss.backward()
+    shape = shape_of(model)
+    assert shape
+    assert shape.flops_per_token(length) * length == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_experts_of_an_unknown_number_have_no_mfu() -> None:
+    model = tiny("mixtral", num_local_experts=4)
+    model.config.num_experts_per_tok = 0
+    assert shape_of(model) is None
+    assert Utilisation(None, 1e12).of(record(1)) is None
+
+
+def test_a_preference_pair_is_two_rows() -> None:
+    """The same tokens, in as many rows."""
+    step = replace(record(1), tokens=1000, samples=2)
+    pairs, single = Utilisation(SHAPE, 1e12, rows_per_record=2), Utilisation(SHAPE, 1e12)
+    assert pairs.of(step) == single.of(replace(step, samples=4))
 
 
 def test_a_table_that_is_only_looked_up_costs_nothing() -> None:
@@ -49,6 +93,7 @@ def test_a_table_that_is_only_looked_up_costs_nothing() -> None:
         for tie in (True, False)
     )
     assert tied == untied
+    assert tied
     assert tied.weights == 4 * 32 * 32 + 3 * 32 * 64 + 100 * 32
 
 

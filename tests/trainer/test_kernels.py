@@ -16,7 +16,7 @@ from tunewright_trainer import kernels, log
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.fp8 import Float8Linear, quantise, use_fp8
 from tunewright_trainer.kernels import Kernels, Machine, choose
-from tunewright_trainer.methods.build import build_model
+from tunewright_trainer.methods.build import build_model, choose_kernels
 
 CPU = Machine("cpu", None, flash=False, liger_models=frozenset())
 AMPERE = Machine("cuda", (8, 0), flash=True, liger_models=frozenset({"llama"}))
@@ -65,6 +65,15 @@ def wish(**fields: Any) -> Hyperparameters:
 )
 def test_choice(asked: Hyperparameters, machine: Machine, want: Kernels) -> None:
     assert choose(asked, "llama", machine) == want
+
+
+def test_the_choice_in_words() -> None:
+    assert Kernels("eager", liger=True, fp8=False, compile=True).in_words() == {
+        "Attention": "eager",
+        "Liger kernels": "used",
+        "8-bit products": "not used",
+        "torch.compile": "used",
+    }
 
 
 def test_a_model_that_liger_does_not_know() -> None:
@@ -129,6 +138,8 @@ def test_the_log_says_which_kernels_were_chosen(
     said: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(log, "info", lambda message, **fields: said.append((message, fields)))
     build(job, tiny_model, attentionBackend="Eager")
+    config = TrainerConfig.model_validate(job(hyperparameters={"attentionBackend": "Eager"}).config)
+    assert choose_kernels(config, tiny_model, "cpu").attention == "eager"
     assert said == [("kernels", {"attention": "eager", "liger": False, "fp8": False, "compile": False})]
 
 

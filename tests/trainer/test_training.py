@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import urllib.request
@@ -11,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.trainer.support import Job, make_job, write_tiny_model
 from tunewright_api.names import ExitCode
+from tunewright_api.trainer_config import JobIdentity
 from tunewright_trainer.report.steplog import read_steps
+from tunewright_trainer.steps import StepRecord
+from tunewright_trainer.telemetry import Telemetry
 from tunewright_trainer.weights import tensor_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -44,15 +47,26 @@ def pods(root: Path, model: Path, nodes: int, processes: int, **overrides: Any) 
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[int, float]:
-    """The loss curve of one process."""
+def one_job(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Job:
+    """A finished run of one process."""
     job = pods(tmp_path_factory.mktemp("one"), tiny_model, 1, 1)
     (finished,) = job.train()
     assert finished.code == 0, finished.describe()
     losses = finished.losses()
     assert list(losses) == list(range(1, STEPS + 1))
     assert losses[STEPS] < losses[1]
-    return losses
+    return job
+
+
+@pytest.fixture(scope="module")
+def one_process(one_job: Job) -> dict[int, float]:
+    """The loss curve of one process."""
+    return {record.step: record.loss for record in logged(one_job)}
+
+
+def logged(job: Job) -> list[StepRecord]:
+    """The log of the steps."""
+    return [step.record for step in read_steps(job.work / "steps.jsonl")]
 
 
 def worst_difference(got: dict[int, float], want: dict[int, float]) -> float:
@@ -62,8 +76,9 @@ def worst_difference(got: dict[int, float], want: dict[int, float]) -> float:
 
 @pytest.mark.parametrize(("stage", "nodes", "processes"), [(0, 2, 1), (1, 1, 2), (2, 2, 2), (3, 2, 1)])
 def test_several_processes_compute_the_curve_of_one(
-    *, tmp_path: Path, tiny_model: Path, one_process: dict[int, float], stage: int, nodes: int, processes: int
+    *, tmp_path: Path, tiny_model: Path, one_job: Job, stage: int, nodes: int, processes: int
 ) -> None:
+    one_process = {record.step: record.loss for record in logged(one_job)}
     job = pods(tmp_path / "job", tiny_model, nodes, processes, distributed={"deepspeed": {"zeroStage": stage}})
     finished = job.train()
     assert [pod.code for pod in finished] == [0] * nodes, "\n".join(pod.describe() for pod in finished)
@@ -73,6 +88,9 @@ def test_several_processes_compute_the_curve_of_one(
     for pod in finished:
         assert pod.message["train"]["steps"] == STEPS
     assert tensor_names(job.work / "trained") == tensor_names(tiny_model)
+    read = [[(record.tokens, record.samples) for record in logged(run)] for run in (job, one_job)]
+    assert read[0] == read[1], "figures over all processes do not depend on their number"
+    assert {samples for _, samples in read[0]} == {16}
 
 
 def test_a_killed_pod_and_a_preempted_pod_cost_nothing_but_time(
@@ -146,31 +164,109 @@ def test_all_ranks_resume_from_the_checkpoint_of_rank_0(tmp_path: Path, tiny_mod
     assert f"cannot read {elsewhere.work / 'checkpoints' / 'step-2'}: " in finished[1].message["message"]
 
 
-def test_progress_and_metrics_are_served_while_training(job: Callable[..., Job]) -> None:
-    running = job(hyperparameters={"maxSteps": 5000})
+def scrape(job: Job) -> dict[str, float]:
+    """GET /metrics: samples by name without prefix, with the value of the only label where there is one."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{job.config['port']}/metrics", timeout=5) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    return {
+        ":".join([sample.name.removeprefix("tunewright_train_"), *sample.labels.values()]): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_every_figure_is_served_while_training_and_a_restart_goes_on_with_it(job: Callable[..., Job]) -> None:
+    running = job(
+        hyperparameters={"maxSteps": 5000}, evaluation={"everySteps": 2}, checkpoint={"everySteps": 2, "keepLast": 1}
+    )
     running.must("prepare")
     pod = running.start("train")
 
-    def answered() -> bool:
+    def answered(*names: str) -> bool:
         try:
-            return bool(running.progress()["step"] > 3)
+            progress = running.progress()
         except OSError:
             return False
+        return all(progress.get(name) for name in names)
 
-    pod.wait_for(answered)
-    progress = running.progress()
+    # Before the model is loaded the length of the run is known.
+    pod.wait_for(lambda: answered("totalSteps"))
+    pod.wait_for(lambda: answered("loss", "evalLoss", "checkpointStep"))
+    progress, told = running.progress(), scrape(running)
+    tokens = [record.tokens for record in logged(running)]
     assert progress["totalSteps"] == 5000
-    assert progress["tokensPerSecond"] > 0
-    assert progress["etaSeconds"] > 0
+    assert 0 < progress["step"] <= told["step"] < 5000
+    assert 0 < progress["tokensPerSecond"] < 1e7
+    assert 0 < progress["etaSeconds"] < 1e6
     assert 0 < progress["loss"] < 20
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.config['port']}/metrics", timeout=5) as answer:
-        metrics = answer.read().decode()
-    for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "step", "step_seconds_bucket"):
-        assert f"tunewright_train_{name}" in metrics
-    parts = re.findall(r'tunewright_train_startup_seconds\{part="(\w+)"\}', metrics)
-    assert parts == ["launch", "imports", "processes", "model", "optimizer", "resume", "batch"]
+
+    ranges = {
+        "loss": (0.1, 20),
+        "eval_loss": (0.1, 20),
+        "learning_rate": (1e-9, 2e-3),
+        "tokens_per_second": (10, 1e7),
+        "step": (2, 5000),
+        "total_steps": (5000, 5000),
+        "epoch": (told["step"] * 4 / 36 - 1e-3, told["step"] * 4 / 36 + 1e-3),
+        "eta_seconds": (0.1, 1e6),
+        "checkpoint_step": (2, told["step"]),
+        "grad_norm": (1e-6, 1e3),
+        "samples_per_second": (0.1, 1e5),
+        "data_wait_share": (0, 1),
+        "memory_bytes": (50e6, 20e9),
+        "peak_memory_bytes": (told["memory_bytes"], 20e9),
+        "checkpoint_stall_seconds_total": (1e-6, 600),
+        "step_seconds_count": (told["step"], told["step"]),
+        "step_seconds_sum": (1e-3, 600),
+        "tokens_total": (told["step"] * min(tokens), told["step"] * max(tokens)),
+        "info:support:team:uid-1": (1, 1),
+        **{
+            f"startup_seconds:{part}": (0, 600)
+            for part in ("launch", "imports", "processes", "model", "optimizer", "resume", "batch")
+        },
+    }
+    beside = {name for name in told if name.startswith("step_seconds_bucket:") or name.endswith("_created")}
+    assert told.keys() - beside == ranges.keys()
+    for name, (low, high) in ranges.items():
+        assert low <= told[name] <= high, (name, told[name])
+    declared = {
+        family.name.removeprefix("tunewright_train_")
+        for family in Telemetry(JobIdentity(namespace="a", name="b", uid="c")).registry.collect()
+    }
+    shown = {name for name in declared for sample in told if sample.partition(":")[0].startswith(name)}
+    assert declared - shown == {"mfu", "gpu_memory_percent"}, "what a CPU does not have"
+
     pod.terminate()
     assert pod.finish(timeout=60).code == ExitCode.PREEMPTED
+
+    # The restart tells where the run stands, and nothing else, until its first step.
+    before = logged(running)
+    running.config["hyperparameters"]["maxSteps"] = before[-1].step + 5
+    pod = running.start("train")
+    seen: list[dict[str, float]] = []
+
+    def stands() -> bool:
+        try:
+            seen.append(scrape(running))
+        except OSError:
+            return False
+        return "step" in seen[-1]
+
+    pod.wait_for(stands)
+    first = seen[-1]
+    assert {name: first[name] for name in ("step", "checkpoint_step", "total_steps")} == {
+        "step": before[-1].step,
+        "checkpoint_step": before[-1].step,
+        "total_steps": before[-1].step + 5,
+    }
+    newest = [record.figures["evalLoss"] for record in before if "evalLoss" in record.figures][-1]
+    assert first["eval_loss"] == running.progress()["evalLoss"] == pytest.approx(newest)
+    assert not {"loss", "eta_seconds", "learning_rate", "grad_norm", "memory_bytes"} & first.keys()
+    finished = pod.finish()
+    assert finished.code == 0, finished.describe()
+    whole = sum(record.seconds for record in logged(running))
+    assert finished.message["train"]["seconds"] == pytest.approx(whole, abs=0.1)
+    assert json.loads((running.work / "environment.json").read_text())["Attention"] == "sdpa"
 
 
 def test_an_unknown_target_module_is_a_configuration_error(job: Callable[..., Job]) -> None:
@@ -225,7 +321,7 @@ def test_records_of_similar_length_come_together_and_the_newest_checkpoint_alone
     rows = [{"instruction": f"Item {i}?", "output": "long " * 30 if i % 2 else "short"} for i in range(40)]
     (job.root / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     job.must("prepare", "train")
-    tokens = [step.record.tokens for step in read_steps(job.work / "steps.jsonl")]
+    tokens = [record.tokens for record in logged(job)]
     short, long = min(tokens), max(tokens)
     assert long > 2 * short
     mixed = [count for count in tokens if 1.2 * short < count < long / 1.2]

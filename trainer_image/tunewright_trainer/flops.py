@@ -61,7 +61,8 @@ class ModelShape:
     """What a token costs.
 
     Attributes:
-        weights: Weights of matrix products: all but the embedding table of the input, unless it is the output's too.
+        weights: Weights of matrix products: all but the embedding table of the input, unless it is the output's too;
+            of the experts of a mixture as many as a token meets.
         trained: Those of them that are trained, adapters included.
         layers: Transformer layers.
         width: Heads times their size.
@@ -82,16 +83,18 @@ class Utilisation:
     """MFU of a run.
 
     Attributes:
-        shape: The model.
+        shape: The model; None where unknown.
         peak: FLOP/s of all devices together; None where unknown.
+        rows_per_record: Of a preference pair both answers are read, each after its prompt.
     """
 
-    shape: ModelShape
+    shape: ModelShape | None
     peak: float | None
+    rows_per_record: int = 1
 
     def of(self, record: StepRecord) -> float | None:
-        """Share of the peak, 0 to 1, from the recent speed; None where the peak is unknown."""
-        if not self.peak or not record.samples:
+        """Share of the peak, 0 to 1, from the recent speed; None where that or the model's shape is unknown."""
+        if not self.shape or not self.peak or not record.samples:
             return None
-        context = record.tokens / record.samples
+        context = record.tokens / (record.samples * self.rows_per_record)
         return record.tokens_per_second * self.shape.flops_per_token(context) / self.peak

@@ -7,15 +7,16 @@ from tunewright_trainer.checkpoint.checkpointer import Checkpointer
 from tunewright_trainer.guards.divergence import DivergenceGuard
 from tunewright_trainer.guards.leak import LeakGuard
 from tunewright_trainer.hardware import Hardware
+from tunewright_trainer.kernels import Kernels
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.optim.early_stopping import EarlyStop
 from tunewright_trainer.plan import RunPlan
 from tunewright_trainer.progress import Pace
 from tunewright_trainer.report.runlog import RunLog
-from tunewright_trainer.report.steplog import read_steps
+from tunewright_trainer.report.steplog import read_evaluations
 from tunewright_trainer.reporter import Reporter
 from tunewright_trainer.startup import Startup
-from tunewright_trainer.steps import EVAL_LOSS, Hooks
+from tunewright_trainer.steps import Hooks
 from tunewright_trainer.telemetry import Telemetry
 
 
@@ -27,26 +28,23 @@ def build_hooks(
     checkpoints: Checkpointer,
     *,
     hardware: Hardware,
+    kernels: Kernels,
     from_first: Callable[[int], int],
     startup: Startup,
 ) -> Hooks:
     """The hooks of this rank; `telemetry` exists on rank 0 only, and `from_first` tells all ranks its number."""
     hooks = Hooks(step=[DivergenceGuard(config.hyperparameters.divergence).on_step, LeakGuard().on_step])
+    saved = checkpoints.completed or 0
+    past = read_evaluations(Layout(config).steps, saved) if telemetry else []
     if telemetry:
         # Before the guards: the log has the step that they end the run for.
-        run_log = RunLog(Layout(config), checkpoints.completed or 0)
+        run_log = RunLog(Layout(config), saved, kernels=kernels.in_words())
         hooks.step.insert(0, run_log.on_step)
         hooks.end.append(run_log.close)
         hooks.phase.append(startup.report(telemetry.observe_startup))
-        hooks.step.append(Reporter(plan, pace, telemetry, checkpoints, hardware=hardware).on_step)
+        reporter = Reporter(plan, pace, telemetry, checkpoints, hardware=hardware, evaluations=past)
+        hooks.step.append(reporter.on_step)
     if config.hyperparameters.early_stopping:
         # Last of all: the step that ends the run is told to everybody.
-        past = past_evaluations(Layout(config), checkpoints.completed or 0) if telemetry else []
         hooks.step.append(EarlyStop(config.hyperparameters.early_stopping, past, from_first).on_step)
     return hooks
-
-
-def past_evaluations(layout: Layout, resume_step: int) -> list[float]:
-    """Losses on held-out records up to the step that training goes on from."""
-    records = [step.record for step in read_steps(layout.steps) if step.record.step <= resume_step]
-    return [record.figures[EVAL_LOSS] for record in records if EVAL_LOSS in record.figures]

@@ -53,7 +53,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The choice, as the log shows it.
+    """The choice, as the log and the report show it.
 
     Attributes:
         attention: transformers' name of the implementation.
@@ -68,6 +68,19 @@ class Kernels:
     fp8: bool
     compile: bool
     notes: tuple[str, ...] = ()
+
+    def in_words(self) -> dict[str, str]:
+        """For the report: names of things -> what they are."""
+
+        def used(what: bool) -> str:
+            return "used" if what else "not used"
+
+        return {
+            "Attention": self.attention,
+            "Liger kernels": used(self.liger),
+            "8-bit products": used(self.fp8),
+            "torch.compile": used(self.compile),
+        }
 
 
 def choose(hyperparameters: Hyperparameters, model_type: str, machine: Machine) -> Kernels:

@@ -26,7 +26,7 @@ from tunewright_trainer.hooks import build_hooks
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.loader import BatchSource, Loader, Share
 from tunewright_trainer.memory import held_bytes
-from tunewright_trainer.methods.build import build_model
+from tunewright_trainer.methods.build import build_model, choose_kernels
 from tunewright_trainer.objectives.build import build_objective
 from tunewright_trainer.objectives.objective import Batch
 from tunewright_trainer.objectives.reference import ReferencedPairs, measure_reference
@@ -37,6 +37,8 @@ from tunewright_trainer.parallel.strategy import StepResult
 from tunewright_trainer.plan import plan_run
 from tunewright_trainer.processes import join
 from tunewright_trainer.progress import Pace
+from tunewright_trainer.report.steplog import read_evaluations, read_steps
+from tunewright_trainer.reporter import begin
 from tunewright_trainer.rundir import RunDirectory
 from tunewright_trainer.startup import Startup, clock
 from tunewright_trainer.steps import EVAL_LOSS, StepRecord, StopTraining
@@ -104,12 +106,18 @@ class Recipe:
         self.share = Share(
             self.strategy.data_rank, self.strategy.data_size, h.micro_batch_size, h.gradient_accumulation_steps
         )
+        if self.telemetry:
+            # While the model is loaded a resumed run already tells where it stands.
+            saved = directory.newest(self.layout.checkpoints)
+            self.telemetry.publish(begin(self.plan, saved, read_evaluations(self.layout.steps, saved or 0)))
         transformers.set_seed(h.seed)
         self.model = build_model(config, self.layout.base_model, self.processes.device.type)
         self.startup.end("model")
         ordered = OrderedRecords(records, self._order(records), packing_of(h, self.model))
         self.source: BatchSource = ordered
-        hardware = measure_hardware(self.model, self.processes, h.precision.value)
+        hardware = measure_hardware(
+            self.model, self.processes, h.precision.value, rows_per_record=2 if config.objective.dpo else 1
+        )
         self.objective = build_objective(config, self.layout, self.model, self.processes.device)
         # The same initial weights everywhere, but dropout of its own for each copy of the model.
         transformers.set_seed(h.seed + self.strategy.data_rank)
@@ -128,6 +136,7 @@ class Recipe:
             self.telemetry,
             self.checkpoints,
             hardware=hardware,
+            kernels=choose_kernels(config, self.layout.base_model, self.processes.device.type),
             from_first=self.processes.from_first,
             startup=self.startup,
         )
@@ -142,7 +151,6 @@ class Recipe:
         Raises:
             StageError: PREEMPTED after a stop was asked for, DIVERGED for a loss that is no number.
         """
-        started = time.monotonic()
         self.loss: float | None = None
         self.loader = Loader(self.source, self.share, self.processes.device, self.step, self.plan.total_steps)
         self.run_directory.mark_started(self.processes.rank)
@@ -157,7 +165,7 @@ class Recipe:
         result = TrainResult(
             steps=self.step,
             loss=self.loss,
-            seconds=round(time.monotonic() - started, 1),
+            seconds=round(self.seconds, 1),
             checkpoint_step=self.checkpoints.completed,
         )
         self.hooks.enter("save", self.step)
@@ -263,6 +271,7 @@ class Recipe:
 
     def _record(self, result: StepResult, rate: float, totals: Totals, clock: StepClock) -> StepRecord:
         seconds, waited, stalled = clock.lap()
+        self.seconds += seconds
         self.pace.add(seconds, totals.tokens)
         held, peak = held_bytes(self.processes.device)
         return StepRecord(
@@ -330,6 +339,12 @@ class Recipe:
         )
         if found is not None:
             self.strategy.restore(self.checkpoints.load(found))
+        self.seconds = self._past_seconds()
+
+    def _past_seconds(self) -> float:
+        """What the steps before a resume took, by the log of rank 0."""
+        past = read_steps(self.layout.steps, until=self.step) if self.processes.rank == 0 else []
+        return self.processes.from_first(round(1000 * sum(step.record.seconds for step in past))) / 1000
 
     def _staging(self) -> Staging:
         """Copies of a state that waits on a disk wait there, too: it need not fit into memory."""

@@ -1,5 +1,7 @@
 """What rank 0 tells of each step: /progress, /metrics and a line of the log."""
 
+from collections.abc import Sequence
+
 from tunewright_api.results import Progress
 from tunewright_trainer import log
 from tunewright_trainer.checkpoint.checkpointer import Checkpointer
@@ -10,19 +12,41 @@ from tunewright_trainer.steps import EVAL_LOSS, StepRecord
 from tunewright_trainer.telemetry import Telemetry
 
 
+def begin(plan: RunPlan, saved: int | None, evaluations: Sequence[float]) -> Progress:
+    """What is known before the first step of an attempt.
+
+    Args:
+        plan: The run.
+        saved: Step of the checkpoint to go on from; None at the beginning.
+        evaluations: Losses on held-out records up to that step.
+    """
+    step = saved or 0
+    return Progress(
+        step=step,
+        total_steps=plan.total_steps,
+        epoch=round(plan.epoch(step), 4),
+        eval_loss=evaluations[-1] if evaluations else None,
+        checkpoint_step=saved,
+    )
+
+
 class Reporter:
     """Publishes the state of the run from the first step on, or from the checkpoint it resumes from."""
 
     def __init__(
-        self, plan: RunPlan, pace: Pace, telemetry: Telemetry, checkpoints: Checkpointer, *, hardware: Hardware
+        self,
+        plan: RunPlan,
+        pace: Pace,
+        telemetry: Telemetry,
+        checkpoints: Checkpointer,
+        *,
+        hardware: Hardware,
+        evaluations: Sequence[float],
     ) -> None:
-        self._plan, self._pace, self._telemetry, self._checkpoints = plan, pace, telemetry, checkpoints
-        self._hardware = hardware
-        self._eval_loss: float | None = None
-        step = checkpoints.completed
-        telemetry.publish(
-            Progress(step=step or 0, total_steps=plan.total_steps, epoch=plan.epoch(step or 0), checkpoint_step=step)
-        )
+        self._pace, self._telemetry, self._checkpoints, self._hardware = pace, telemetry, checkpoints, hardware
+        start = begin(plan, checkpoints.completed, evaluations)
+        self._eval_loss = start.eval_loss
+        telemetry.publish(start)
 
     def on_step(self, record: StepRecord) -> None:
         """Publish a finished step."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import http.server
-import json
 import socket
 import threading
 from collections.abc import Iterable, Mapping
@@ -29,33 +28,37 @@ class LateGauge(Gauge):
         self._is_set = True
 
     def collect(self) -> Iterable[Metric]:
-        """Nothing, or the sample."""
-        return super().collect() if self._is_set else []
+        """What it is, and the sample if there is one."""
+        for metric in super().collect():
+            if not self._is_set:
+                metric.samples.clear()
+            yield metric
 
 
 class Telemetry:
-    """The newest progress, and the metrics made from it."""
+    """The newest progress, and the metrics made from it.
+
+    Attributes:
+        progress: Answer of GET /progress; None before the length of the run is known.
+    """
 
     def __init__(self, job: JobIdentity) -> None:
         self.registry = CollectorRegistry()
-        self.progress = Progress(step=0, total_steps=0, epoch=0.0)
+        self.progress: Progress | None = None
 
         def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"tunewright_train_{name}", text, registry=self.registry)
-
-        def late_gauge(name: str, text: str) -> Gauge:
             return LateGauge(f"tunewright_train_{name}", text, registry=self.registry)
 
         self._gauges = {
             "loss": gauge("loss", "Training loss of the last optimizer step, mean over assistant tokens."),
-            "eval_loss": late_gauge("eval_loss", "Newest loss on held-out records; absent before the first one."),
+            "eval_loss": gauge("eval_loss", "Newest loss on held-out records; absent before the first one."),
             "learning_rate": gauge("learning_rate", "Learning rate of the last optimizer step."),
             "tokens_per_second": gauge("tokens_per_second", "Tokens per second over all processes."),
             "step": gauge("step", "Optimizer steps done."),
             "total_steps": gauge("total_steps", "Optimizer steps of the whole run."),
             "epoch": gauge("epoch", "Passes over the training records done."),
             "eta_seconds": gauge("eta_seconds", "Expected seconds to the last step."),
-            "gpu_memory_percent": late_gauge(
+            "gpu_memory_percent": gauge(
                 "gpu_memory_percent", "Memory allocated on the GPU of rank 0, in percent; absent on a CPU."
             ),
             "checkpoint_step": gauge("checkpoint_step", "Step of the newest complete checkpoint."),
@@ -67,7 +70,7 @@ class Telemetry:
             "memory_bytes": gauge("memory_bytes", "Memory that rank 0 holds: allocated on its GPU, or resident."),
             "peak_memory_bytes": gauge("peak_memory_bytes", "The most memory that rank 0 held."),
         }
-        self._mfu = late_gauge(
+        self._mfu = gauge(
             "mfu", "Model FLOPs utilisation, 0 to 1; absent where the peak of the device is unknown, as on a CPU."
         )
         self._checkpoint_stall = Counter(
@@ -129,12 +132,19 @@ def _handler(telemetry: Telemetry) -> type[http.server.BaseHTTPRequestHandler]:
             if self.path == "/metrics":
                 self._answer(200, _METRICS_TYPE, generate_latest(telemetry.registry))
             elif self.path == "/progress":
-                body = json.dumps(telemetry.progress.to_dict()).encode()
-                self._answer(200, "application/json", body)
+                self._tell(telemetry.progress)
             elif self.path == "/healthz":
                 self._answer(200, "text/plain", b"ok\n")
             else:
                 self._answer(404, "text/plain", b"there are /metrics, /progress and /healthz\n")
+
+        def _tell(self, progress: Progress | None) -> None:
+            if progress is None:
+                self._answer(503, "text/plain", b"the length of the run is not known yet\n")
+            else:
+                # pydantic writes null for a number that is none; json.dumps would write NaN, which is not JSON.
+                body = progress.model_dump_json(by_alias=True, exclude_none=True)
+                self._answer(200, "application/json", body.encode())
 
         def _answer(self, status: int, content_type: str, body: bytes) -> None:
             self.send_response(status)

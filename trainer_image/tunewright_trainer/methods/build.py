@@ -40,7 +40,7 @@ def build_model(config: TrainerConfig, path: Path, device: str) -> nn.Module:
     """
     h, method = config.hyperparameters, config.method
     settings = _settings(path, h.attention_dropout)
-    chosen = kernels.choose(h, settings.model_type, kernels.look_around(device))
+    chosen = choose_kernels(config, path, device)
     _say(chosen)
     model = _load(config, path, device, settings, chosen.attention)
     if chosen.liger:
@@ -60,6 +60,11 @@ def build_model(config: TrainerConfig, path: Path, device: str) -> nn.Module:
     if chosen.compile:
         kernels.compile_layers(model)
     return model.train()
+
+
+def choose_kernels(config: TrainerConfig, path: Path, device: str) -> kernels.Kernels:
+    """Which code computes this model here; arguments and errors as for `build_model`."""
+    return kernels.choose(config.hyperparameters, _settings(path, None).model_type, kernels.look_around(device))
 
 
 def add_adapter(model: Any, method: Method) -> Any:

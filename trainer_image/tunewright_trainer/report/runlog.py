@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tunewright_trainer.files import write_atomic
 from tunewright_trainer.layout import Layout
@@ -19,13 +19,21 @@ class RunLog:
         layout: Where the job's files are.
         resume_step: Step of the checkpoint that training goes on from; 0 at the beginning.
         clock: Seconds since the epoch.
+        kernels: Which code computes, by name.
     """
 
-    def __init__(self, layout: Layout, resume_step: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        resume_step: int,
+        clock: Callable[[], float] = time.time,
+        *,
+        kernels: Mapping[str, str] | None = None,
+    ) -> None:
         self._clock = clock
         self._steps = StepLog(layout.steps, resume_step)
         self._tensorboard = TensorBoardLog(layout.tensorboard, self._steps.kept, now=clock())
-        write_atomic(layout.environment, json.dumps(describe_environment(), indent=2) + "\n")
+        write_atomic(layout.environment, json.dumps({**describe_environment(), **(kernels or {})}, indent=2) + "\n")
 
     def on_step(self, record: StepRecord) -> None:
         """Write a finished step."""

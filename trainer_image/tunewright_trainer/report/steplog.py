@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tunewright_trainer.files import write_atomic
-from tunewright_trainer.steps import StepRecord
+from tunewright_trainer.steps import EVAL_LOSS, StepRecord
 
 _FIELDS = frozenset(field.name for field in fields(StepRecord))
 
@@ -28,7 +28,7 @@ class StepLog:
     """Appends to the log of a run that goes on after `resume_step`; what came after that step is forgotten."""
 
     def __init__(self, path: Path, resume_step: int) -> None:
-        self.kept = [step for step in read_steps(path) if step.record.step <= resume_step]
+        self.kept = read_steps(path, until=resume_step)
         write_atomic(path, "".join(_line(step) for step in self.kept))
         self._file: TextIO = path.open("a", encoding="utf-8")
 
@@ -42,10 +42,9 @@ class StepLog:
         self._file.close()
 
 
-def read_steps(path: Path) -> list[LoggedStep]:
-    """The steps of a log in their order; a line that an interrupted write left half done, and all after it, are not.
-
-    Empty without a log.
+def read_steps(path: Path, until: int | None = None) -> list[LoggedStep]:
+    """The steps of a log in their order, up to step `until` if given; a line that an interrupted write left half done,
+    and all after it, are not. Empty without a log.
     """
     if not path.is_file():
         return []
@@ -56,7 +55,13 @@ def read_steps(path: Path) -> list[LoggedStep]:
             if step is None:
                 break
             steps.append(step)
-    return steps
+    return steps if until is None else [step for step in steps if step.record.step <= until]
+
+
+def read_evaluations(path: Path, until: int) -> list[float]:
+    """The losses on held-out records in a log, up to step `until`."""
+    records = [step.record for step in read_steps(path, until)]
+    return [record.figures[EVAL_LOSS] for record in records if EVAL_LOSS in record.figures]
 
 
 def _line(step: LoggedStep) -> str:
