@@ -16,6 +16,7 @@ from tests.trainer.support import Job, step_record, write_tiny_model
 from tunewright_api.artifact import verify
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import config as configuration
+from tunewright_trainer.kernels import Kernels
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.report.curves import curves_svg, loss_png, smooth, thin
 from tunewright_trainer.report.page import figures
@@ -146,6 +147,7 @@ def test_curves() -> None:
     assert drawn == curves_svg(steps)
     texts = {"".join(node.itertext()) for node in ElementTree.fromstring(drawn).iter() if node.tag.endswith("text")}
     assert {"loss", "held-out records", "gradient norm before clipping", "learning rate"} <= texts
+    assert {"memory of rank 0, GiB", "share of the step spent waiting for data"} <= texts
 
 
 # --- the page ---------------------------------------------------------------------------------
@@ -157,16 +159,17 @@ EVALUATION = {
         {"metric": "RougeL", "base": 0.5, "tuned": 0.25},
         {"metric": "ExactMatch", "base": 0.5, "tuned": 0.5},
     ],
-    "samples": [{"prompt": "<script>alert(1)</script>", "base": "a & b", "tuned": "<b>"}],
+    "samples": [{"prompt": "<script>alert(1)</script>", "base": "a & b", "tuned": "<b>\n  two"}],
     "tasks": [{"task": "sums", "metric": "acc", "base": 0.25, "tuned": 0.75}],
 }
 
 
 # What prepare leaves in report.json.
 DATA = {
-    "rows": {"read": 40},
+    "rows": {"read": 40, "heldOut": 4},
     "parts": [{"read": 40}],
-    "tokens": {"longest": 90},
+    "tokens": {"p95": 80.0, "longest": 90},
+    "lengths": {"1-16": 0, "17-32": 10, "33-64": 20, "65-128": 10},
     "examples": [
         {
             "line": 7,
@@ -175,6 +178,9 @@ DATA = {
         }
     ],
 }
+
+
+KERNELS = Kernels("sdpa", liger=False, fp8=False, compile=False)
 
 
 class Links(HTMLParser):
@@ -198,7 +204,7 @@ def finished(job: Callable[..., Job], tmp_path: Path) -> Job:
     made = job(method={"full": {}}, evaluation={"gates": [{"metric": "Loss", "max": 2}]})
     made.must("prepare")
     layout = Layout(load(made))
-    log = RunLog(layout, 0)
+    log = RunLog(layout, 0, kernels=KERNELS.in_words())
     for step in range(1, 20):
         log.on_step(record(step))
     log.close()
@@ -225,7 +231,7 @@ def test_the_report_is_a_page_that_needs_nothing_else(finished: Job, tmp_path: P
     assert "http://" not in page.replace("http://www.w3.org/", "")
     for wanted in (
         "<h1>team/support</h1>",
-        "19 optimizer steps in 10 s · last training loss 0.105",
+        "19 optimizer steps in 9.5 s · last training loss 0.105",
         '<td class="good">-1.25, better</td>',
         '<td class="bad">-0.25, worse</td>',
         '<span class="good">&lt;= 2 passed</span>',
@@ -233,12 +239,19 @@ def test_the_report_is_a_page_that_needs_nothing_else(finished: Job, tmp_path: P
         "a &amp; b",
         "<td>sums</td><td>acc</td>",
         "<pre>user: &lt;Hi&gt;<mark>Yo</mark></pre>",
-        "<td>tokens.longest</td><td>90</td>",
+        "<td>rows: held out</td><td>4</td>",
+        "<td>tokens: 95th percentile</td><td>80.0</td>",
+        "<td>tokens: longest</td><td>90</td>",
+        '17-32</td><td class="number">10</td>\n<td class="bar"><div style="width: 50.0%">',
+        '<td class="text">&lt;b&gt;\n  two</td>',
+        ".text { white-space: pre-wrap;",
+        "<td>Attention</td><td>sdpa</td>",
         "&#34;learningRate&#34;: 0.002",
         "<td>torch</td>",
         "<svg",
     ):
         assert wanted in page, wanted
+    assert "33-64: 20" not in page
 
 
 def test_a_run_that_left_little_still_has_a_page(job: Callable[..., Job], tmp_path: Path) -> None:
@@ -248,6 +261,34 @@ def test_a_run_that_left_little_still_has_a_page(job: Callable[..., Job], tmp_pa
     assert "The model was not evaluated." in page
     assert "There is no log of the steps." in page
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
+
+
+def test_the_time_of_a_run_that_was_interrupted(finished: Job, tmp_path: Path) -> None:
+    """Steps 1 to 6, of which the last two are lost, and 5 to 10 an hour later: 10 steps of half a second each."""
+    config = load(finished)
+    layout = Layout(config)
+    for resume, times in ((0, range(6)), (4, range(3600, 3606))):
+        log = StepLog(layout.steps, resume)
+        for count, ended in enumerate(times, start=1):
+            log.append(LoggedStep(float(ended), record(resume + count)))
+        log.close()
+    layout.train_result.write_text(json.dumps({"steps": 10, "loss": 0.5, "seconds": 5.0}))
+    write_report(config, layout, tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "10 optimizer steps in 5.0 s · 1 h 0 min with evaluations and interruptions · last" in page
+
+
+def test_what_is_no_number_is_no_improvement(finished: Job, tmp_path: Path) -> None:
+    config = load(finished)
+    metrics = [{"metric": "Loss", "base": 2.5, "tuned": math.nan}, {"metric": "RougeL", "base": math.inf, "tuned": 1}]
+    tasks = [{"task": "sums", "metric": "acc", "base": math.nan, "tuned": 0.5}]
+    Layout(config).evaluation.write_text(json.dumps({**EVALUATION, "metrics": metrics, "tasks": tasks}))
+    write_report(config, Layout(config), tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count('<td class="bad">no number</td>') == 2
+    assert page.count('<td class="number">no number</td>') == 3
+    assert '<span class="bad">&lt;= 2 missed</span>' in page
+    assert "nan" not in page.partition("<h2>Curves</h2>")[0]
 
 
 def test_directions_of_the_figures(job: Callable[..., Job]) -> None:

@@ -1,4 +1,4 @@
-"""Curves of a run: a PNG of the loss, and four panels as SVG for the page."""
+"""Curves of a run: a PNG of the loss, and panels as SVG for the page."""
 
 import io
 import math
@@ -20,6 +20,8 @@ _PANELS: tuple[tuple[str, Callable[[StepRecord], float]], ...] = (
     ("learning rate", lambda record: record.learning_rate),
     ("gradient norm before clipping", lambda record: record.grad_norm),
     ("tokens per second", lambda record: record.tokens_per_second),
+    ("memory of rank 0, GiB", lambda record: record.memory_bytes / 2**30),
+    ("share of the step spent waiting for data", lambda record: record.data_wait_share),
 )
 
 
@@ -31,8 +33,8 @@ def loss_png(records: Sequence[StepRecord]) -> bytes:
 
 
 def curves_svg(records: Sequence[StepRecord]) -> str:
-    """Loss, learning rate, gradient norm and speed over optimizer steps: an <svg> element."""
-    figure, axes = _figure(4, (11.0, 7.0))
+    """Loss, learning rate, gradient norm, speed, memory and waiting over optimizer steps: an <svg> element."""
+    figure, axes = _figure(1 + len(_PANELS), (11.0, 6.0))
     _draw_loss(axes[0], records)
     steps = [record.step for record in records]
     for panel, (title, read) in zip(axes[1:], _PANELS, strict=True):

@@ -20,6 +20,8 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; white-space: pre-wrap; word-break: break-word; }
 pre mark { background: var(--mark); }
+.text { white-space: pre-wrap; word-break: break-word; }
+.bar { width: 20rem; } .bar div { height: .9rem; margin-top: .3rem; background: #9ecae1; }
 svg { max-width: 100%; height: auto; }
 </style>
 </head>
@@ -48,7 +50,7 @@ svg { max-width: 100%; height: auto; }
 <tr><th>task</th><th>metric</th><th class="number">base</th><th class="number">tuned</th></tr>
 {% for task in tasks %}
 <tr><td>{{ task.task }}</td><td>{{ task.metric }}</td>
-<td class="number">{{ '%.4g' % task.base }}</td><td class="number">{{ '%.4g' % task.tuned }}</td></tr>
+<td class="number">{{ task.base | number }}</td><td class="number">{{ task.tuned | number }}</td></tr>
 {% endfor %}
 </table>
 {% endif %}
@@ -64,7 +66,18 @@ svg { max-width: 100%; height: auto; }
 {% endfor %}
 </table>
 {% endif %}
+{% if lengths %}
+<h3>Lengths</h3>
+<table>
+<tr><th class="number">tokens</th><th class="number">records</th><th></th></tr>
+{% for length, count, percent in lengths %}
+<tr><td class="number">{{ length }}</td><td class="number">{{ count }}</td>
+<td class="bar"><div style="width: {{ '%.1f' % percent }}%"></div></td></tr>
+{% endfor %}
+</table>
+{% endif %}
 {% if examples %}
+<h3>Examples</h3>
 <p>Training records as the model reads them; the loss counts what is <mark>marked</mark>.</p>
 {% for example in examples %}
 <p class="soft">Line {{ example.line }}: {{ example.tokens }} tokens</p>
@@ -76,10 +89,10 @@ svg { max-width: 100%; height: auto; }
 {% if samples %}
 <h2>Samples</h2>
 {% for sample in samples %}
-<h3>{{ sample.prompt }}</h3>
+<h3 class="text">{{ sample.prompt }}</h3>
 <table>
-<tr><th>base</th><td>{{ sample.base }}</td></tr>
-<tr><th>tuned</th><td>{{ sample.tuned }}</td></tr>
+<tr><th>base</th><td class="text">{{ sample.base }}</td></tr>
+<tr><th>tuned</th><td class="text">{{ sample.tuned }}</td></tr>
 </table>
 {% endfor %}
 {% endif %}

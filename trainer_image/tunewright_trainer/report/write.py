@@ -34,11 +34,12 @@ def write_report(config: TrainerConfig, layout: Layout, directory: Path) -> None
 def collect(config: TrainerConfig, layout: Layout) -> Findings:
     """What the stages left behind."""
     trained, evaluation = _read(layout.train_result), _read(layout.evaluation)
-    data = _read(layout.dataset_report)
+    data, steps = _read(layout.dataset_report), read_steps(layout.steps)
     examples = data.pop("examples", [])
     return Findings(
         config=config,
-        steps=[step.record for step in read_steps(layout.steps)],
+        steps=[step.record for step in steps],
+        elapsed=steps[-1].time - steps[0].time + steps[0].record.seconds if steps else None,
         trained=TrainResult.model_validate(trained) if trained else None,
         evaluation=EvaluateResult.model_validate(evaluation) if evaluation else None,
         statistics=data,
