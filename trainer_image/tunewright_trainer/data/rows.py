@@ -269,8 +269,8 @@ class _ArrayText:
     def broken(self, what: str) -> _UnreadableError:
         """The array cannot be read from here on."""
         return _UnreadableError(
-            f"line {self.line}, element {self._elements} of the array: {what}, so nothing after it can be read: correct it, or write JSON Lines, where each "
-            "row stands alone"
+            f"line {self.line}, element {self._elements} of the array: {what}, so nothing after it can be read: correct "
+            "it, or write JSON Lines, where each row stands alone"
         )
 
     def _fill(self) -> bool:
