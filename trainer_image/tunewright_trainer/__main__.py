@@ -78,10 +78,7 @@ def run_stage(stage: Stage, path: Path) -> StageResult:
     try:
         return _RUNNERS[stage](config, path)
     except Exception as error:
-        named = classify(error, Layout(config).outputs)
-        if named.code is ExitCode.INTERNAL and not isinstance(error, StageError):
-            log.LOGGER.exception("unexpected error")
-        raise named from error
+        raise classify(error, Layout(config).outputs, peers=stage is Stage.TRAIN) from error
 
 
 def _prepare(config: TrainerConfig, _: Path) -> StageResult:
@@ -151,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     code = error.code if error else ExitCode.OK
     if error:
         log.LOGGER.error(error.message, extra={"fields": {"reason": code.reason, "exitCode": int(code)}})
+        _log_unexpected(error, error.__cause__)
     write_termination_message(result)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -166,11 +164,16 @@ def _check_data(path: Path) -> ExitCode:
     except Exception as error:
         named = classify(error, outputs=[])
         print(named.message, file=sys.stderr)
-        if named.code is ExitCode.INTERNAL and not isinstance(error, StageError):
-            log.LOGGER.exception("unexpected error")
+        _log_unexpected(named, error)
         return named.code
     print(findings.text)
     return findings.code
+
+
+def _log_unexpected(named: StageError, cause: BaseException | None) -> None:
+    """The traceback of what has no name, below the sentence that a user reads first."""
+    if named.code is ExitCode.INTERNAL and cause is not None and cause is not named:
+        log.LOGGER.error("unexpected error", exc_info=cause)
 
 
 def _attempt(stage: Stage, path: Path) -> tuple[StageResult, StageError | None]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tunewright_api.names import ExitCode
+from tunewright_api.names import ExitCode, Stage
 
 FULL_BELOW_BYTES = 1 << 20
 """A volume with less free space than this counts as full when a write to it failed."""
@@ -59,13 +59,20 @@ def free_bytes(directory: Path) -> int:
     return stats.f_bavail * stats.f_frsize
 
 
-def classify(error: BaseException, outputs: Iterable[Path], free: Callable[[Path], int] = free_bytes) -> StageError:
+def classify(
+    error: BaseException,
+    outputs: Iterable[Path],
+    free: Callable[[Path], int] = free_bytes,
+    *,
+    peers: bool = False,
+) -> StageError:
     """Name an exception.
 
     Args:
         error: What a stage raised.
         outputs: Directories the stage writes to; everything else is an input.
         free: Free bytes of a directory (injected in tests).
+        peers: Whether this process talks to others of its run, whose loss breaks connections.
     """
     if isinstance(error, StageError):
         return error
@@ -79,13 +86,15 @@ def classify(error: BaseException, outputs: Iterable[Path], free: Callable[[Path
         return _not_writable(path) if owner else not_readable(path, "permission denied")
     if isinstance(error, FileNotFoundError) and path is not None and not _owner(path, outputs):
         return not_readable(path, "it does not exist")
+    if isinstance(error, (NotADirectoryError, FileExistsError)) and path is not None:
+        return _file_in_place(path) if _owner(path, outputs) else not_readable(path, "a file is where a directory is")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _OOM_TEXT.search(text):
         return StageError(
             ExitCode.OUT_OF_MEMORY,
             f"out of memory ({_first_line(text)}): lower hyperparameters.microBatchSize or sequenceLength, set "
             "gradientCheckpointing: true, raise zeroStage, or give resourcesPerNode more memory",
         )
-    if type(error).__name__ in _PEER_CLASSES or _PEER_TEXT.search(text):
+    if peers and (type(error).__name__ in _PEER_CLASSES or _PEER_TEXT.search(text)):
         return StageError(
             ExitCode.PEER_LOST,
             f"lost the connection to another process of this run ({_first_line(text)}): look at the pod that "
@@ -104,6 +113,20 @@ def not_readable(path: Path, why: str) -> StageError:
         ExitCode.INPUT_NOT_READABLE,
         f"cannot read {path}: {why}; check the path after pvc://CLAIM/ and that the file is readable by user "
         f"{os.geteuid()} (chmod a+r, and a+x on its directories)",
+    )
+
+
+def not_yet(path: Path, stage: Stage) -> StageError:
+    """What an earlier stage of this job would have written."""
+    return StageError(
+        ExitCode.INPUT_NOT_READABLE, f"cannot read {path}: it does not exist: run the {stage.value} stage first"
+    )
+
+
+def _file_in_place(path: Path) -> StageError:
+    return StageError(
+        ExitCode.OUTPUT_NOT_WRITABLE,
+        f"cannot write {path}: it, or a directory above it, is a file: remove the file, or choose another output.uri",
     )
 
 

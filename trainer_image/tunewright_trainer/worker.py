@@ -31,7 +31,7 @@ def main() -> None:
         _train(config, run_directory, rank, startup)
         code = ExitCode.OK
     except Exception as error:
-        named = classify(error, Layout(config).outputs)
+        named = classify(error, Layout(config).outputs, peers=True)
         if named.code is ExitCode.OUT_OF_MEMORY:
             named = out_of_memory(config, measure_process(), rank)
         if not isinstance(error, StageError):
@@ -48,7 +48,14 @@ def _train(config: TrainerConfig, run_directory: RunDirectory, rank: int, startu
     telemetry = Telemetry(config.job) if rank == 0 else None
     if telemetry:
         # Before torch is imported: /progress answers from the pod's first second.
-        telemetry.serve(config.port)
+        try:
+            telemetry.serve(config.port)
+        except OSError as error:
+            raise StageError(
+                ExitCode.INTERNAL,
+                f"cannot answer GET /metrics and /progress on port {config.port} ({error.strerror}): end the process "
+                "that has this port, or write another one into the configuration's field port",
+            ) from error
 
     skip(*unused(config))
 

@@ -21,9 +21,10 @@ from typing import IO, Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from tunewright_api.names import Stage
 from tunewright_trainer.data.formats import Message
 from tunewright_trainer.data.tokens import Encoded
-from tunewright_trainer.errors import not_readable
+from tunewright_trainer.errors import not_yet
 from tunewright_trainer.files import replace_file
 
 INDEX = np.dtype(
@@ -223,7 +224,7 @@ def read(path: Path) -> Records:
     try:
         positions: NDArray[np.int64] = np.load(path)
     except FileNotFoundError as error:
-        raise not_readable(path, "it does not exist; run the prepare stage first") from error
+        raise not_yet(path, Stage.PREPARE) from error
     return Records(path.parent, positions)
 
 

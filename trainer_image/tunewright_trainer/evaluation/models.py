@@ -8,6 +8,7 @@ from typing import Any
 
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.layout import Layout
+from tunewright_trainer.methods.load import load_model
 from tunewright_trainer.methods.tuned import load_tuned
 
 
@@ -39,10 +40,10 @@ def limit_threads() -> None:
 
 def _load(path: Path, base: Path) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
     cuda = torch.cuda.is_available()
-    model = AutoModelForCausalLM.from_pretrained(path, dtype="auto" if cuda else torch.float32, local_files_only=True)
+    model = load_model(path, dtype="auto" if cuda else torch.float32)
     with contextlib.suppress(OSError):
         # The base's end-of-turn tokens; its sampling defaults do not apply to greedy answers.
         settings = GenerationConfig.from_pretrained(base)

@@ -11,14 +11,19 @@ from tunewright_api.method import Method
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import kernels, log
+from tunewright_trainer.data.fit import refuse_tied, refuse_unknown
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.fp8 import use_fp8
 from tunewright_trainer.methods import qlora
 from tunewright_trainer.methods.adapter import adapter_arguments
 from tunewright_trainer.methods.freeze import freeze
+from tunewright_trainer.methods.load import load_model
 from tunewright_trainer.methods.lora import lora_arguments
 from tunewright_trainer.methods.prefix import prefix_arguments
 from tunewright_trainer.precision import deepspeed_casts, weights_dtype
+
+_ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Modules that peft adapts, apart from transformers' Conv1D."""
 
 _DROPOUT = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 """What transformers' configurations call the dropout on attention weights."""
@@ -75,12 +80,30 @@ def add_adapter(model: Any, method: Method) -> Any:
     """
     import peft
 
+    if method.low_rank is not None and method.low_rank.target_modules:
+        field = f"method.{'lora' if method.lora else 'qlora'}.targetModules"
+        _check_targets(model, field, method.low_rank.target_modules)
     try:
         return peft.get_peft_model(model, _peft_config(model, method))
     except ValueError as error:
         field = next(name for name, value in method.to_dict().items() if value is not None)
-        field += ".targetModules" if str(error).startswith("Target modules") else ""
         raise StageError(ExitCode.INVALID_CONFIG, f"method.{field}: {str(error).splitlines()[0]}") from error
+
+
+def _check_targets(model: Any, field: str, targets: list[str]) -> None:
+    """peft adapts what it finds and says nothing of the rest."""
+    from transformers.pytorch_utils import Conv1D
+
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, (*_ADAPTABLE, Conv1D))}
+    named = {target: [name for name in modules if f".{name}".endswith(f".{target}")] for target in targets}
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and head.weight is embedding.weight:
+        shared = {name for name, module in modules.items() if module in (embedding, head)}
+        if tied := [target for target, names in named.items() if shared.intersection(names)]:
+            raise refuse_tied(field, tied)
+    if unknown := [target for target, names in named.items() if not names]:
+        linear = [name for name, module in modules.items() if isinstance(module, (nn.Linear, Conv1D))]
+        raise refuse_unknown(field, unknown, {name.rpartition(".")[2] for name in linear} - {"lm_head"})
 
 
 def _peft_config(model: Any, method: Method) -> Any:
@@ -111,19 +134,15 @@ def _settings(path: Path, attention_dropout: float | None) -> Any:
 
 
 def _load(config: TrainerConfig, path: Path, device: str, settings: Any, attention: str) -> Any:
-    from transformers import AutoModelForCausalLM
-
     options: dict[str, Any] = {}
     if config.method.qlora is not None:
         options["quantization_config"] = qlora.quantization(config.method.qlora, config.hyperparameters.precision)
         options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
-    model = AutoModelForCausalLM.from_pretrained(
+    model = load_model(
         path,
         config=settings,
         dtype=getattr(torch, weights_dtype(config)),
         attn_implementation=attention,
-        use_safetensors=True,
-        local_files_only=True,
         **options,
     )
     if config.method.qlora is not None:

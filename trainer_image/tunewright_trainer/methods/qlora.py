@@ -45,18 +45,23 @@ def keep_trainable(model: nn.Module) -> None:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def round_trip(model: nn.Module, method: QloraMethod) -> None:
+def round_trip(model: nn.Module, method: QloraMethod, dtype: torch.dtype) -> None:
     """Replace the weights that training saw in 4 bits by what it saw: quantised and restored, in place.
 
     An adapter is trained against the rounding errors of its base; merging it into the exact weights would bring in
     errors that it never met.
+
+    Args:
+        model: Its weights are in the dtype of the files, or a wider one.
+        method: How training quantised.
+        dtype: What training rounded the weights to before.
     """
     silence()
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     for module in quantized_layers(model):
         packed, state = quantize_4bit(
-            module.weight.data,
+            module.weight.data.to(dtype),
             blocksize=BLOCK,
             quant_type="nf4",
             compress_statistics=method.double_quantization,

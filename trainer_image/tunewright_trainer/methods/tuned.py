@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.methods import qlora
+from tunewright_trainer.precision import weights_dtype
 from tunewright_trainer.pruning import prune
 
 
@@ -34,6 +37,6 @@ def _with_adapter(base: Any, config: TrainerConfig, adapter: Path) -> Any:
     from peft import PeftModel
 
     if config.method.qlora is not None:
-        qlora.round_trip(base, config.method.qlora)
+        qlora.round_trip(base, config.method.qlora, getattr(torch, weights_dtype(config)))
     tuned = PeftModel.from_pretrained(base, str(adapter))
     return tuned.merge_and_unload() if config.method.low_rank is not None else tuned

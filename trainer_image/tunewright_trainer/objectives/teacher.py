@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright_api.names import ExitCode
+from tunewright_trainer.data.model_files import damaged, read_model
 from tunewright_trainer.data.tokens import TOKENIZER_FILE
 from tunewright_trainer.errors import StageError, not_readable
 
@@ -22,11 +23,12 @@ def check_teacher(teacher: Path, base: Path) -> None:
     """Both must write the same token for the same id: the divergence compares their logits one by one.
 
     Raises:
-        StageError: INPUT_NOT_READABLE for what is no model directory, INVALID_CONFIG for another vocabulary.
+        StageError: INPUT_NOT_READABLE for what is no model directory or damaged, INVALID_CONFIG for another vocabulary.
     """
     for file in ("config.json", TOKENIZER_FILE):
         if not (teacher / file).is_file():
             raise not_readable(teacher / file, f"it does not exist, so {_FIELD} is no model directory")
+    read_model(teacher)
     theirs, ours = _vocabulary(teacher), _vocabulary(base)
     if theirs == ours:
         return
@@ -48,12 +50,10 @@ def load_teacher(path: Path, dtype: torch.dtype, attention: str | None, device: 
         attention: Implementation that the student uses, so that both understand packed rows.
         device: Where it computes.
     """
-    from transformers import AutoModelForCausalLM
+    from tunewright_trainer.methods.load import load_model
 
     with _whole():
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation=attention, use_safetensors=True, local_files_only=True
-        )
+        model: Any = load_model(path, dtype=dtype, attn_implementation=attention)
     frozen: nn.Module = model.to(device).eval().requires_grad_(False)
     return frozen
 
@@ -61,7 +61,10 @@ def load_teacher(path: Path, dtype: torch.dtype, attention: str | None, device: 
 def _vocabulary(model: Path) -> dict[str, int]:
     from tokenizers import Tokenizer
 
-    vocabulary: dict[str, int] = Tokenizer.from_file(str(model / TOKENIZER_FILE)).get_vocab(with_added_tokens=True)
+    try:
+        vocabulary: dict[str, int] = Tokenizer.from_file(str(model / TOKENIZER_FILE)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # the library raises nothing more exact
+        raise damaged(model / TOKENIZER_FILE, error) from error
     return vocabulary
 
 

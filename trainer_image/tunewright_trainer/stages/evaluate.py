@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+from tunewright_api.names import Stage
 from tunewright_api.results import EvaluateResult
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
 from tunewright_trainer.data import store
 from tunewright_trainer.data.split import sample
 from tunewright_trainer.data.tokens import load_encoder
-from tunewright_trainer.errors import not_readable
+from tunewright_trainer.errors import not_yet
 from tunewright_trainer.evaluation.compare import Material, Measured, compare, measure, plan_figures
 from tunewright_trainer.evaluation.models import limit_threads, models
 from tunewright_trainer.files import write_atomic
@@ -21,7 +22,7 @@ def run(config: TrainerConfig) -> EvaluateResult:
     """Evaluate both models and write work/evaluation.json."""
     layout, evaluation = Layout(config), config.evaluation
     if not layout.trained.is_dir():
-        raise not_readable(layout.trained, "it does not exist; run the train stage first")
+        raise not_yet(layout.trained, Stage.TRAIN)
     material = _material(config, layout)
     skip("deepspeed")
     if evaluation.harness is None:

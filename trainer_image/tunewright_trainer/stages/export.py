@@ -17,12 +17,12 @@ from tunewright_api.artifact import (
     list_files,
     verify,
 )
-from tunewright_api.names import ExitCode
+from tunewright_api.names import ExitCode, Stage
 from tunewright_api.results import ExportResult
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
 from tunewright_trainer.data.chat import template_digest
-from tunewright_trainer.errors import StageError, not_readable
+from tunewright_trainer.errors import StageError, not_yet
 from tunewright_trainer.files import NameTakenError, create_directory, remove_tree
 from tunewright_trainer.imports import skip
 from tunewright_trainer.layout import Layout
@@ -66,7 +66,7 @@ def write(config: TrainerConfig, layout: Layout) -> ExportResult:
         NameTakenError: Somebody else finished an artifact of this name meanwhile.
     """
     if not layout.trained.is_dir():
-        raise not_readable(layout.trained, "it does not exist; run the train stage first")
+        raise not_yet(layout.trained, Stage.TRAIN)
     kind = "Full" if config.method.full is not None or config.export.merge else "Adapter"
     zeros = None
     with create_directory(layout.artifact, config.job.uid) as directory:
@@ -119,14 +119,14 @@ def write_tuned(config: TrainerConfig, layout: Layout, target: Path) -> float | 
     """
     skip("datasets", "deepspeed")
     import torch
-    from transformers import AutoModelForCausalLM
 
+    from tunewright_trainer.methods.load import load_model
     from tunewright_trainer.methods.tuned import load_tuned
     from tunewright_trainer.pruning import prunable, sparsity
     from tunewright_trainer.weights import base_dtype
 
     def load(path: Path) -> Any:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+        return load_model(path, dtype=torch.float32)
 
     model = load_tuned(config, layout, load).to(base_dtype(layout.base_model))
     model.save_pretrained(target, max_shard_size=config.export.max_shard_size)

@@ -160,11 +160,11 @@ def resolve_model(model: ModelInput, layout: Layout) -> None:
 
 def download(model: ModelInput, target: Path) -> None:
     """Fetch an hf:// model into `target`, complete or absent."""
+    from httpx2 import HTTPError
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
-        HTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from tunewright_api.names import Stage
 from tunewright_api.results import TrainResult
 from tunewright_api.trainer_config import Rendezvous, TrainerConfig
 from tunewright_trainer import log
-from tunewright_trainer.errors import PreemptedError, not_readable
+from tunewright_trainer.errors import PreemptedError, not_yet
 from tunewright_trainer.guards.nccl import observe_hardware, tune
 from tunewright_trainer.guards.oom import measure_container, out_of_memory
 from tunewright_trainer.launch import (
@@ -46,7 +47,7 @@ def run(config: TrainerConfig, path: Path) -> TrainResult:
         log.info("already trained: nothing to do")
         return TrainResult.model_validate_json(layout.train_result.read_bytes())
     if not layout.train_records.is_file():
-        raise not_readable(layout.train_records, "it does not exist; run the prepare stage first")
+        raise not_yet(layout.train_records, Stage.PREPARE)
     with tempfile.TemporaryDirectory(prefix="tunewright-") as directory:
         return _supervise(config, path, RunDirectory(Path(directory)))
 
