@@ -46,6 +46,7 @@ class RowRule(StrEnum):
     TOO_LONG = "TooLong"
     TRUNCATED = "Truncated"
     SPLIT = "Split"
+    EARLIER_ANSWERS_NOT_LEARNT = "EarlierAnswersNotLearnt"
     DUPLICATE = "Duplicate"
 
 
@@ -269,8 +270,8 @@ class _ArrayText:
     def broken(self, what: str) -> _UnreadableError:
         """The array cannot be read from here on."""
         return _UnreadableError(
-            f"line {self.line}, element {self._elements} of the array: {what}, so nothing after it can be read: correct "
-            "it, or write JSON Lines, where each row stands alone"
+            f"line {self.line}, element {self._elements} of the array: {what}, so nothing after it can be read: "
+            "correct it, or write JSON Lines, where each row stands alone"
         )
 
     def _fill(self) -> bool:
