@@ -362,6 +362,12 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         ("hyperparameters.packing", "method.prefixTuning, method.adapter and objective.dpo cannot do"),
     ),
     (
+        "a row of one record",
+        job,
+        put("spec.hyperparameters.packing", True),
+        ("set microBatchSize to the number of records that shall share it, 2 or more, or packing to false",),
+    ),
+    (
         "pairs in one row",
         job,
         both(

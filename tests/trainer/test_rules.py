@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.support import Job, make_job
+from tests.trainer.support import REPO, Job, make_job
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.config import load
@@ -98,6 +98,21 @@ WHOLE_WEIGHTS = (
             "FILE: a pipeline needs at least as many micro batches as stages: set "
             "hyperparameters.gradientAccumulationSteps to distributed.pipeline.stages or more",
             id="fewer micro batches than stages",
+        ),
+        pytest.param(
+            {
+                "distributed": {"pipeline": {"stages": 2}},
+                "rendezvous": {"nodes": 3},
+                "hyperparameters": {"gradientAccumulationSteps": 2},
+            },
+            "FILE: distributed.pipeline.stages must divide the number of processes, numNodes x numProcPerNode",
+            id="stages that do not divide the processes",
+        ),
+        pytest.param(
+            {"rendezvous": {"processesPerNode": 2}},
+            "FILE: more than one process needs `distributed`, for example `distributed: {deepspeed: {zeroStage: "
+            "0..3}}`: add it, or set numNodes and numProcPerNode to 1",
+            id="several processes that nothing tells to work together",
         ),
         pytest.param(
             {
@@ -202,3 +217,12 @@ def test_a_wrong_field_is_told_with_what_to_write(refusal: Check, overrides: dic
 )
 def test_a_file_that_is_no_object(tmp_path: Path, content: str, want: str) -> None:
     assert refused(tmp_path, content) == want
+
+
+def test_the_sample_in_the_docs_runs(tiny_model: Path, tmp_path: Path) -> None:
+    page = (REPO / "docs" / "reference" / "trainer.md").read_text()
+    sample = json.loads(page.split("```json")[1].split("```")[0])
+    made = make_job(tmp_path, tiny_model).config
+    for part, name in (("model", "path"), ("dataset", "path"), ("directories", "work"), ("directories", "artifact")):
+        sample[part][name] = made[part][name]
+    Job(tmp_path, sample).must("prepare")

@@ -29,11 +29,9 @@ def locate(dataset: DatasetInput, scratch: Path) -> list[Source]:
     """Find the files of each part; `scratch` receives what is in S3.
 
     Raises:
-        StageError: INVALID_CONFIG without a dataset, INPUT_NOT_READABLE for what is not there, INVALID_DATA for a
-            directory of several splits or kinds of files.
+        StageError: INPUT_NOT_READABLE for what is not there, INVALID_DATA for a directory of several splits or kinds
+            of files.
     """
-    if not dataset.sources:
-        raise StageError(ExitCode.INVALID_CONFIG, "dataset: write path and format, or mixture")
     return [_locate(part, scratch / str(number)) for number, part in enumerate(dataset.sources)]
 
 

@@ -32,12 +32,7 @@ class PipelineParallel:
     """A `Strategy` of stages times copies: rank = stage x copies + copy."""
 
     def __init__(self, processes: Processes, stages: int, cast: Cast) -> None:
-        copies, rest = divmod(processes.world_size, stages)
-        if rest or not copies:
-            raise StageError(
-                ExitCode.INVALID_CONFIG,
-                f"distributed.pipeline.stages is {stages}, which does not divide the {processes.world_size} processes",
-            )
+        copies = processes.world_size // stages
         self.stage, self.data_rank = divmod(processes.rank, copies)
         self.data_size = copies
         self.state_rank = self.stage * copies
