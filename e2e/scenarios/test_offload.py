@@ -1,4 +1,4 @@
-"""Training whose weights and optimizer states wait on the disk of its pod, with the extension in the trainer's image."""
+"""Training whose weights and optimizer states wait on the disk of its pod, with the extension in our image."""
 
 from __future__ import annotations
 
