@@ -62,11 +62,6 @@ class Hyperparameters(Model):
             "!(has(self.epochs) && has(self.maxSteps))",
             "hyperparameters: write epochs or maxSteps, not both (neither means 3 epochs)",
         ),
-        Rule(
-            "!self.packing || self.microBatchSize >= 2",
-            "hyperparameters.packing puts the records of one micro batch into one row: set microBatchSize to the "
-            "number of records that shall share it, 2 or more, or packing to false",
-        ),
     )
 
     epochs: int | None = Field(

@@ -37,6 +37,11 @@ METHOD_RULES = (
         "objective.dpo cannot do: set it to false",
     ),
     Rule(
+        "!self.hyperparameters.packing || self.hyperparameters.microBatchSize >= 2",
+        "hyperparameters.packing puts the records of one micro batch into one row: set microBatchSize to the number of "
+        "records that shall share it, 2 or more, or packing to false",
+    ),
+    Rule(
         f"!({_EIGHT_BIT}) || !has(self.distributed) || has(self.distributed.ddp)",
         "hyperparameters.optimizer: the 8-bit optimizers quantise whole tensors, which deepspeed, fsdp and pipeline "
         "divide: use AdamW with them (zeroStage 1 already divides its states)",
