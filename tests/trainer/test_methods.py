@@ -1,5 +1,7 @@
 """Every method on the real small model: it trains, is saved, comes back, and answers differently."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,14 @@ from tunewright_trainer.methods import qlora
 from tunewright_trainer.methods.adapter import adapter_arguments
 from tunewright_trainer.methods.build import build_model
 from tunewright_trainer.methods.freeze import frozen
+from tunewright_trainer.methods.load import load_model
 from tunewright_trainer.methods.lora import lora_arguments
 from tunewright_trainer.methods.prefix import prefix_arguments, prefix_tensors
 from tunewright_trainer.objectives.supervised import Supervised
 from tunewright_trainer.optim.optimizer import build_optimizer
 from tunewright_trainer.parallel.build import build_strategy
 from tunewright_trainer.parallel.strategy import Strategy
+from tunewright_trainer.precision import weights_dtype
 from tunewright_trainer.processes import Processes
 from tunewright_trainer.stages import export
 from tunewright_trainer.weights import save_trained
@@ -173,8 +177,24 @@ def test_frozen_layers_stay_as_they_are(job: Callable[..., Job], tiny_model: Pat
         ),
         pytest.param(
             {"lora": {"targetModules": ["query"]}},
-            "method.lora.targetModules: Target modules {'query'} not found in the base model",
+            "method.lora.targetModules: this model has no linear layer named query: use some of down_proj, gate_proj, "
+            "k_proj, o_proj, q_proj, up_proj, v_proj, or leave targetModules out",
             id="a module that does not exist",
+        ),
+        pytest.param(
+            {"qlora": {"targetModules": ["q_proj", "vproj", "mlp"]}},
+            "method.qlora.targetModules: this model has no linear layer named vproj, mlp: use some of",
+            id="a module that does not exist and one that is not linear, beside one that is",
+        ),
+        pytest.param(
+            {"lora": {"targetModules": ["q_proj", "lm_head"]}},
+            "method.lora.targetModules: lm_head cannot be adapted, because embedding and head of this model are one",
+            id="a tied head",
+        ),
+        pytest.param(
+            {"lora": {"targetModules": ["model.embed_tokens"]}},
+            "method.lora.targetModules: model.embed_tokens cannot be adapted, because embedding and head",
+            id="an embedding that is tied",
         ),
         pytest.param(
             {"adapter": {"adapterLayers": 3}},
@@ -190,6 +210,40 @@ def test_what_the_model_does_not_have(
         build_model(parse(job(method=method)), tiny_model, "cpu")
     assert caught.value.code is ExitCode.INVALID_CONFIG
     assert caught.value.message.startswith(want)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param(
+            {"num_hidden_layers": 3},
+            "9 tensors of the model are not in its weights, model.layers.2.input_layernorm.weight among them",
+            id="missing",
+        ),
+        pytest.param(
+            {"tie_word_embeddings": False},
+            "1 tensors of the model are not in its weights, lm_head.weight",
+            id="no head",
+        ),
+        pytest.param(
+            {"intermediate_size": 48},
+            "model.layers.0.mlp.down_proj.weight has the shape (32, 64) and config.json describes (32, 48)",
+            id="of another shape",
+        ),
+    ],
+)
+def test_tensors_that_do_not_come_from_the_files_are_not_made_up(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, object], words: str
+) -> None:
+    other = shutil.copytree(tiny_model, tmp_path / "model")
+    settings = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(settings | changes))
+    with pytest.raises(StageError) as caught:
+        load_model(other)
+    assert caplog.text == ""
+    assert caught.value.code is ExitCode.INPUT_NOT_READABLE
+    assert words in caught.value.message
+    assert load_model(tiny_model).num_parameters() == 28928
 
 
 def test_an_adapter_for_another_family(job: Callable[..., Job], tmp_path: Path) -> None:
@@ -236,19 +290,23 @@ def test_half_precision_follows_full_precision(
     assert curves[1] == pytest.approx(curves[0], rel=2e-2)
 
 
+@pytest.mark.parametrize("precision", ["FP32", "BF16"])
 @pytest.mark.parametrize("double", [True, False], ids=["double quantization", "single quantization"])
-def test_what_is_merged_into_is_what_was_trained_on(*, job: Callable[..., Job], tiny_model: Path, double: bool) -> None:
-    config = parse(job(method={"qlora": {"doubleQuantization": double}}))
+def test_what_is_merged_into_is_what_was_trained_on(
+    *, job: Callable[..., Job], tiny_model: Path, double: bool, precision: str
+) -> None:
+    method = {"qlora": {"doubleQuantization": double}}
+    config = parse(job(method=method, hyperparameters={"precision": precision}))
     assert config.method.qlora is not None
     seen = build_model(config, tiny_model, "cpu").get_base_model().dequantize()
     restored = load(tiny_model)
     exact = {name: tensor.clone() for name, tensor in restored.state_dict().items()}
-    qlora.round_trip(restored, config.method.qlora)
+    qlora.round_trip(restored, config.method.qlora, getattr(torch, weights_dtype(config)))
     layers = dict(seen.named_modules())
     for name, module in restored.named_modules():
         if isinstance(module, torch.nn.Linear) and name != "lm_head":
             assert not torch.equal(module.weight, exact[f"{name}.weight"]), name
-            assert torch.equal(module.weight, layers[name].base_layer.weight), name
+            assert torch.equal(module.weight, layers[name].base_layer.weight.float()), name
     assert torch.equal(restored.model.embed_tokens.weight, exact["model.embed_tokens.weight"])
 
 

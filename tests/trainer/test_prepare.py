@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.trainer.support import REPO, Job
 from tunewright_api.artifact import MANIFEST, Manifest
@@ -173,9 +174,33 @@ def index(model: Path) -> None:
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
 
 
+def describe(**changes: object) -> Callable[[Path], object]:
+    """A config.json that says something else."""
+
+    def change(model: Path) -> None:
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({**config, **changes}))
+
+    return change
+
+
 def fewer_embeddings(model: Path) -> None:
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    describe(vocab_size=100)(model)
+    weights = load_file(model / "model.safetensors")
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:100]
+    save_file(weights, model / "model.safetensors")
+
+
+def one_of_two_shards(model: Path) -> None:
+    """An index of two files, of which a download renamed the first to what transformers looks for before it."""
+    names = load_file(model / "model.safetensors")
+    save_file({name: names[name] for name in names if "layers.1" not in name}, model / "model.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, "two")}))
+
+
+def lost_from_shards(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "one.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
 
 
 TEMPLATE = "chat_template.jinja"
@@ -226,6 +251,36 @@ TEMPLATE = "chat_template.jinja"
             "of the 2 files in model.safetensors.index.json 1 are missing (two.s",
             id="weights that miss a file",
         ),
+        pytest.param(lost_from_shards, 66, "says that a is in one.safetensors, and it is not", id="an index that lies"),
+        pytest.param(
+            one_of_two_shards, 66, "2 layers, and the weights have 1 (model.layers.0 to", id="one of two files"
+        ),
+        pytest.param(halve("model.safetensors"), 66, "bytes, and its header describes 117", id="half of the weights"),
+        pytest.param(
+            overwrite("model.safetensors", "<html>" * 50), 66, "begin with b'<html><h'", id="a web page as weights"
+        ),
+        pytest.param(overwrite("model.safetensors", ""), 66, "or cut off: 0 bytes", id="weights without a byte"),
+        pytest.param(
+            describe(num_hidden_layers=3),
+            66,
+            "config.json describes 3 layers, and the weights have 2 (model.layers.0 to model.layers.1)",
+            id="too few layers",
+        ),
+        pytest.param(
+            describe(vocab_size=300),
+            66,
+            "config.json says vocab_size 300, and model.embed_tokens.weight has 259 rows",
+            id="too few embeddings",
+        ),
+        pytest.param(
+            describe(hidden_size=64),
+            66,
+            "config.json says hidden_size 64, and model.embed_tokens.weight has 32 columns",
+            id="another width",
+        ),
+        pytest.param(
+            describe(model_type="zork"), 64, "of this image cannot train models of type zork", id="another architecture"
+        ),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_refused_before_a_gpu_is_asked_for(
@@ -240,6 +295,53 @@ def test_a_model_that_cannot_be_trained_is_refused_before_a_gpu_is_asked_for(
     assert caught.value.code == code
     assert words in caught.value.message
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(remove("model.safetensors"), "it has neither model.safetensors nor an index", id="no weights"),
+        pytest.param(halve("tokenizer.json"), "tokenizer.json: it is damaged (EOF", id="half a tokenizer"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused_before_a_gpu_is_asked_for(
+    job: Callable[..., Job], tiny_model: Path, change: Callable[[Path], object], words: str
+) -> None:
+    wrong = job(objective={"supervised": {"distillation": {"teacher": {"uri": "pvc://models/teacher"}}}})
+    teacher = shutil.copytree(tiny_model, wrong.root / "teacher")
+    change(teacher)
+    wrong.config["objectiveInputs"] = {"teacher": str(teacher)}
+    with pytest.raises(StageError) as caught:
+        prepare.run(TrainerConfig.model_validate(wrong.config))
+    assert caught.value.code is ExitCode.INPUT_NOT_READABLE
+    assert words in caught.value.message
+
+
+def test_a_hub_that_does_not_answer(job: Callable[..., Job]) -> None:
+    offline = job()
+    offline.config["model"] = {"uri": "hf://org/model", "hubId": "org/model"}
+    refused = offline.run("prepare", env={"HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert refused.code == ExitCode.INPUT_NOT_READABLE, refused.describe()
+    assert refused.message["message"].startswith("cannot download hf://org/model from http://127.0.0.1:9 (")
+    assert "Traceback" not in refused.output
+
+
+def test_an_output_below_a_file(job: Callable[..., Job]) -> None:
+    wrong = job()
+    (wrong.root / "file").write_text("")
+    wrong.config["directories"]["work"] = str(wrong.root / "file" / "work")
+    refused = wrong.run("prepare")
+    assert refused.code == ExitCode.OUTPUT_NOT_WRITABLE, refused.describe()
+    assert "or a directory above it, is a file: remove the file, or choose another" in refused.message["message"]
+
+
+def test_rotary_positions_beyond_those_of_the_model_are_a_note(job: Callable[..., Job], tiny_model: Path) -> None:
+    long = job(hyperparameters={"sequenceLength": 1024})
+    long.config["model"]["path"] = str(shutil.copytree(tiny_model, long.root / "model"))
+    config = TrainerConfig.model_validate(long.config)
+    assert "sequenceLength 1024 is beyond the 512 positions that the model knows" in prepare.run(config).notes[0]
+    describe(rope_parameters={"rope_type": "yarn", "factor": 2.0})(long.root / "model")
+    assert prepare.run(config).notes == []
 
 
 def test_documents_on_a_base_model_that_has_no_chat_template_and_no_pad_token(

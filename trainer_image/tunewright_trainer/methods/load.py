@@ -1,9 +1,11 @@
 """A model directory -> a model that has all of its weights."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from tunewright_api.names import ExitCode
+from tunewright_trainer import log
 from tunewright_trainer.errors import StageError
 
 
@@ -20,6 +22,7 @@ def load_model(path: Path, **options: Any) -> Any:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("transformers.modeling_utils").addFilter(_no_table)
     model, found = transformers.AutoModelForCausalLM.from_pretrained(
         path,
         use_safetensors=True,
@@ -36,7 +39,15 @@ def load_model(path: Path, **options: Any) -> Any:
     if other:
         name, have, want = other[0]
         raise _incomplete(path, f"{name} has the shape {tuple(have)} and config.json describes {tuple(want)}")
+    unused = sorted(found["unexpected_keys"])
+    if unused:
+        log.warning("the architecture does not use all tensors of the weights", tensors=len(unused), first=unused[0])
     return model
+
+
+def _no_table(record: logging.LogRecord) -> bool:
+    """transformers prints a table of the tensors that did not fit, where the log has one line."""
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def _incomplete(path: Path, why: str) -> StageError:
