@@ -3,13 +3,15 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.trainer.support import REPO
+from tests.trainer.support import REPO, Job
 from tunewright_api.names import ExitCode, Stage
 from tunewright_trainer.__main__ import build_parser, run_stage
 from tunewright_trainer.errors import StageError
@@ -41,6 +43,26 @@ def test_verify_names_what_it_may_not_read(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StageError, match="cannot read /mnt/claims/out/v1/model: permission denied") as caught:
         run_stage(Stage.VERIFY, config)
     assert caught.value.code is ExitCode.INPUT_NOT_READABLE
+
+
+def test_the_sentence_stands_before_the_traceback(job: Callable[..., Job]) -> None:
+    broken = job()
+    broken.config["directories"]["work"] = "/dev/null\0"
+    failed = broken.run("prepare")
+    entries = [json.loads(line) for line in failed.output.splitlines()]
+    assert failed.code == ExitCode.INTERNAL
+    assert entries[0]["message"] == "unexpected ValueError: embedded null byte: see the log of this container"
+    assert ["traceback" in entry for entry in entries] == [False, True]
+
+
+def test_a_port_that_is_taken(job: Callable[..., Job]) -> None:
+    taken = job()
+    taken.must("prepare")
+    with socket.create_server(("0.0.0.0", taken.config["port"])):
+        failed = taken.run("train")
+    assert failed.code == ExitCode.INTERNAL
+    assert f"on port {taken.config['port']} (Address already in use): end the process" in failed.message["message"]
+    assert "Traceback" not in failed.output
 
 
 PREEMPTED = {

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.support import Job
-from tunewright_api.names import ExitCode
+from tunewright_api.names import ExitCode, Stage
 from tunewright_api.results import TrainResult
-from tunewright_trainer.errors import StageError, classify
+from tunewright_trainer.errors import StageError, classify, not_yet
 from tunewright_trainer.launch import available_cpus, judge, wait_for_name, worker_command
 from tunewright_trainer.rundir import RunDirectory
 
@@ -33,6 +33,9 @@ class DistBackendError(RuntimeError):
         (os_error(errno.EROFS, "/mnt/claims/out"), ExitCode.OUTPUT_NOT_WRITABLE, "cannot write /mnt/claims/out"),
         (os_error(errno.EACCES, "/mnt/claims/in/x"), ExitCode.INPUT_NOT_READABLE, "cannot read /mnt/claims/in/x"),
         (os_error(errno.ENOENT, "/mnt/claims/in/x"), ExitCode.INPUT_NOT_READABLE, "it does not exist"),
+        (os_error(errno.ENOTDIR, f"{WORK}/a"), ExitCode.OUTPUT_NOT_WRITABLE, "is a file: remove the file, or choose"),
+        (os_error(errno.EEXIST, f"{WORK}"), ExitCode.OUTPUT_NOT_WRITABLE, f"cannot write {WORK}: it, or a directory"),
+        (os_error(errno.ENOTDIR, "/mnt/claims/in/x"), ExitCode.INPUT_NOT_READABLE, "a file is where a directory is"),
         (MemoryError(), ExitCode.OUT_OF_MEMORY, "microBatchSize"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ExitCode.OUT_OF_MEMORY, "microBatchSize"),
         (RuntimeError("[gloo] Connection closed by peer [::1]:4"), ExitCode.PEER_LOST, "another process"),
@@ -41,9 +44,19 @@ class DistBackendError(RuntimeError):
     ],
 )
 def test_classify(error: Exception, code: ExitCode, words: str) -> None:
-    named = classify(error, [WORK], free=lambda _: 1 << 40)
+    named = classify(error, [WORK], free=lambda _: 1 << 40, peers=True)
     assert named.code is code
     assert words in named.message
+
+
+def test_a_process_without_peers_loses_none() -> None:
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    assert classify(refused, [], free=lambda _: 1 << 40).code is ExitCode.INTERNAL
+    assert classify(refused, [], free=lambda _: 1 << 40, peers=True).code is ExitCode.PEER_LOST
+
+
+def test_what_an_earlier_stage_writes_is_nobodys_permission() -> None:
+    assert not_yet(WORK, Stage.TRAIN).message == f"cannot read {WORK}: it does not exist: run the train stage first"
 
 
 def test_a_failed_write_without_errno_on_a_full_volume() -> None:

@@ -143,7 +143,7 @@ def test_export_without_training(job: Callable[..., Job]) -> None:
     made = job()
     finished = made.run("export")
     assert finished.code == ExitCode.INPUT_NOT_READABLE
-    assert "run the train stage first" in finished.message["message"]
+    assert finished.message["message"].endswith("/trained: it does not exist: run the train stage first")
     assert not made.artifact.exists()
 
 
