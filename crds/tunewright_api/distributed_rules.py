@@ -44,4 +44,10 @@ DISTRIBUTED_RULES = (
         "distributed.fsdp and distributed.pipeline compute in BF16 or FP32: set hyperparameters.precision to one of "
         "them, or use distributed.ddp or deepspeed",
     ),
+    Rule(
+        "self.hyperparameters.precision != 'FP16' || !has(self.distributed) || !has(self.distributed.deepspeed) || "
+        "self.distributed.deepspeed.zeroStage != 0",
+        "distributed.deepspeed.zeroStage 0 does not scale the loss, which FP16 needs: use distributed.ddp, or "
+        "zeroStage 1",
+    ),
 )

@@ -250,6 +250,12 @@ WRONG: list[tuple[str, Callable[[], Object], Change, tuple[str, ...]]] = [
         both(put("spec.distributed", {"fsdp": {}}), put("spec.hyperparameters.precision", "FP16")),
         ("distributed.fsdp and distributed.pipeline compute in BF16 or FP32",),
     ),
+    (
+        "FP16 with DeepSpeed without ZeRO",
+        job,
+        both(put("spec.distributed.deepspeed.zeroStage", 0), put("spec.hyperparameters.precision", "FP16")),
+        ("zeroStage 0 does not scale the loss", "use distributed.ddp, or zeroStage 1"),
+    ),
     ("two nodes that do not share", job, drop("spec.distributed"), ("spec", "deepspeed: {zeroStage: 0..3}")),
     (
         "eight GPUs in one process",

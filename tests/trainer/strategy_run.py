@@ -31,7 +31,9 @@ def load_model(settings: dict[str, Any]) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        settings["model"], dtype=torch.float16 if settings.get("fp16") else torch.float32
+    )
     if settings.get("checkpointing"):
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.get("method"):
@@ -76,6 +78,8 @@ def build(settings: dict[str, Any], processes: Processes) -> Strategy:
                 "gradient_clipping": MAX_NORM,
                 "zero_allow_untested_optimizer": True,
                 "zero_optimization": zero,
+                # A scale that nothing of this model overflows with: no step is skipped.
+                "fp16": {"enabled": bool(settings.get("fp16")), "initial_scale_power": 8},
             },
         )
     from tunewright_trainer.parallel.single import Single

@@ -24,6 +24,7 @@ from tunewright_trainer.parallel.alignment import aligned
 from tunewright_trainer.parallel.division import PIPELINED, check_division, divide
 from tunewright_trainer.parallel.gradients import buckets, clip, squared_norm
 from tunewright_trainer.parallel.stages import StageModel
+from tunewright_trainer.rules import violations
 
 PIPELINE = {"pipeline": {"stages": 2}}
 
@@ -153,6 +154,25 @@ def test_8_bit_optimizer_states_under_ddp_are_those_of_one_process(alone: Alone,
 def test_a_pipeline_in_bf16_learns_about_the_same(alone: Alone, tiny: Tiny) -> None:
     got = run(tiny, 2, distributed=PIPELINE, bf16=True)
     assert got["losses"] == pytest.approx(alone()[0]["losses"], rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stage", [1, 3])
+def test_fp16_weights_under_zero_learn_about_the_same(alone: Alone, tiny: Tiny, stage: int) -> None:
+    got = run(tiny, 2, distributed={"deepspeed": {"zeroStage": stage}}, fp16=True)
+    want, _ = alone()
+    assert got["losses"] == pytest.approx(want["losses"], rel=1e-2)
+    assert got["norms"] == pytest.approx(want["norms"], rel=2e-2)
+    assert got["resumed"] == pytest.approx(got["losses"][3:], rel=1e-6)
+
+
+def test_fp16_without_zero_is_refused_because_deepspeed_would_not_scale_the_loss(job: Callable[..., Job]) -> None:
+    fp16 = job(distributed={"deepspeed": {"zeroStage": 0}}, hyperparameters={"precision": "FP16"})
+    assert list(violations(TrainerConfig.model_validate(fp16.config))) == [
+        "distributed.deepspeed.zeroStage 0 does not scale the loss, which FP16 needs: use distributed.ddp, or "
+        "zeroStage 1"
+    ]
 
 
 class Builder:
