@@ -99,6 +99,31 @@ def test_the_reason_names_the_minimum_and_the_remedy() -> None:
     )
 
 
+@pytest.mark.parametrize("norm", [float("nan"), float("inf")])
+def test_a_gradient_that_is_no_number_ends_a_run_unless_its_loss_is_scaled(norm: float) -> None:
+    step = step_record(3, grad_norm=norm)
+    DivergenceGuard(None, scales_loss=True).on_step(step)
+    with pytest.raises(StageError, match=f"the norm of the gradient became {norm} at step 3: lower ") as caught:
+        DivergenceGuard(None).on_step(step)
+    assert caught.value.code is ExitCode.DIVERGED
+
+
+def test_a_resume_does_not_forget_the_minimum_and_rank_0_tells_the_others() -> None:
+    past = [record(step, loss) for step, loss in enumerate([1.0, 1.0, 9.0, 9.0], start=1)]
+    told: list[int] = []
+
+    def tell(number: int) -> int:
+        told.append(number)
+        return number
+
+    first = DivergenceGuard(RULE, past=past, from_first=tell)
+    other = DivergenceGuard(RULE, from_first=lambda _: told[-1])
+    with pytest.raises(StageError, match="at step 5, after 3 steps above 2 x its minimum of 1 at step 1: "):
+        first.on_step(record(5, 9.0))
+    with pytest.raises(StageError, match="rank 0 found the smoothed loss above 2 x its minimum for 3 steps at step 5"):
+        other.on_step(record(5, 9.0))
+
+
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=50))
 def test_the_smoothed_loss_stays_within_what_it_has_seen(losses: list[float]) -> None:
     smoothed = Smoothed()

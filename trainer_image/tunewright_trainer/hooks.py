@@ -11,9 +11,10 @@ from tunewright_trainer.kernels import Kernels
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.optim.early_stopping import EarlyStop
 from tunewright_trainer.plan import RunPlan
+from tunewright_trainer.precision import half
 from tunewright_trainer.progress import Pace
 from tunewright_trainer.report.runlog import RunLog
-from tunewright_trainer.report.steplog import read_evaluations
+from tunewright_trainer.report.steplog import read_evaluations, read_steps
 from tunewright_trainer.reporter import Reporter
 from tunewright_trainer.startup import Startup
 from tunewright_trainer.steps import Hooks
@@ -33,9 +34,15 @@ def build_hooks(
     startup: Startup,
 ) -> Hooks:
     """The hooks of this rank; `telemetry` exists on rank 0 only, and `from_first` tells all ranks its number."""
-    hooks = Hooks(step=[DivergenceGuard(config.hyperparameters.divergence).on_step, LeakGuard().on_step])
     saved = checkpoints.completed or 0
     past = read_evaluations(Layout(config).steps, saved) if telemetry else []
+    divergence = DivergenceGuard(
+        config.hyperparameters.divergence,
+        scales_loss=half(config) == "float16",
+        past=[step.record for step in read_steps(Layout(config).steps, saved)] if telemetry else [],
+        from_first=from_first,
+    )
+    hooks = Hooks(step=[divergence.on_step, LeakGuard().on_step])
     if telemetry:
         # Before the guards: the log has the step that they end the run for.
         run_log = RunLog(Layout(config), saved, kernels=kernels.in_words())

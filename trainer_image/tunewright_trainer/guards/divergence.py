@@ -1,6 +1,7 @@
-"""Stop a run one of whose losses is no number, or whose smoothed loss has left its minimum for good. Pure."""
+"""Stop a run whose loss or gradient is no number, or whose smoothed loss has left its minimum for good. Pure."""
 
 import math
+from collections.abc import Callable, Iterable
 
 from tunewright_api.names import ExitCode
 from tunewright_api.training_guards import Divergence
@@ -27,15 +28,29 @@ class Smoothed:
 
 
 class DivergenceGuard:
-    """Watches the losses, which all ranks see alike, so that they end together.
+    """Watches what all ranks see alike, so that they end together, and before anything of the step is saved.
 
     Args:
         rule: When the smoothed loss counts as diverged; None looks for numbers only.
+        scales_loss: Whether the loss is scaled (FP16): a step whose gradient is no number changes nothing there.
+        past: The steps before a resume, in their order; only those of rank 0 count.
+        from_first: The number of rank 0, on every rank: it alone knows the past, so it decides about the smoothed loss.
     """
 
-    def __init__(self, rule: Divergence | None) -> None:
-        self._rule, self._smoothed = rule, Smoothed()
+    def __init__(
+        self,
+        rule: Divergence | None,
+        *,
+        scales_loss: bool = False,
+        past: Iterable[StepRecord] = (),
+        from_first: Callable[[int], int] = int,
+    ) -> None:
+        self._rule, self._scales_loss, self._from_first = rule, scales_loss, from_first
+        self._smoothed = Smoothed()
         self._lowest, self._lowest_step, self._above = math.inf, 0, 0
+        if rule:
+            for record in past:
+                self._add(record, rule)
 
     def on_step(self, record: StepRecord) -> None:
         """Look at a finished step.
@@ -43,23 +58,34 @@ class DivergenceGuard:
         Raises:
             StageError: DIVERGED.
         """
-        evaluated = record.figures.get(EVAL_LOSS, 0.0)
-        for name, loss in (("loss", record.loss), ("loss on held-out records", evaluated)):
-            if not math.isfinite(loss):
-                raise StageError(ExitCode.DIVERGED, f"the {name} became {loss} at step {record.step}: {_REMEDY}")
+        for name, value in self._numbers(record):
+            if not math.isfinite(value):
+                raise StageError(ExitCode.DIVERGED, f"the {name} became {value} at step {record.step}: {_REMEDY}")
         if self._rule is None:
             return
+        smoothed = self._add(record, self._rule)
+        own = self._above >= self._rule.patience
+        if not self._from_first(int(own)):
+            return
+        found = (
+            f"the smoothed loss is {smoothed:.4g} at step {record.step}, after {_steps(self._above)} above "
+            f"{self._rule.factor:g} x its minimum of {self._lowest:.4g} at step {self._lowest_step}"
+            if own
+            else f"rank 0 found the smoothed loss above {self._rule.factor:g} x its minimum for "
+            f"{_steps(self._rule.patience)} at step {record.step}"
+        )
+        raise StageError(ExitCode.DIVERGED, f"{found}: {_REMEDY}, or set hyperparameters.divergence.factor higher")
+
+    def _numbers(self, record: StepRecord) -> list[tuple[str, float]]:
+        numbers = [("loss", record.loss), ("loss on held-out records", record.figures.get(EVAL_LOSS, 0.0))]
+        return numbers if self._scales_loss else [*numbers, ("norm of the gradient", record.grad_norm)]
+
+    def _add(self, record: StepRecord, rule: Divergence) -> float:
         smoothed = self._smoothed.add(record.loss)
         if smoothed < self._lowest:
             self._lowest, self._lowest_step = smoothed, record.step
-        self._above = self._above + 1 if smoothed > self._rule.factor * self._lowest else 0
-        if self._above >= self._rule.patience:
-            raise StageError(
-                ExitCode.DIVERGED,
-                f"the smoothed loss is {smoothed:.4g} at step {record.step}, after {_steps(self._above)} above "
-                f"{self._rule.factor:g} x its minimum of {self._lowest:.4g} at step {self._lowest_step}: {_REMEDY}, or "
-                "set hyperparameters.divergence.factor higher",
-            )
+        self._above = self._above + 1 if smoothed > rule.factor * self._lowest else 0
+        return smoothed
 
 
 def _steps(count: int) -> str:
