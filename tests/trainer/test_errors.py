@@ -1,7 +1,7 @@
 """Exceptions get the right name."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,8 @@ def test_a_failed_write_without_errno_on_a_full_volume() -> None:
 
 
 def test_the_name_of_rank_0_is_waited_for() -> None:
-    now, answers = [0.0], iter([OSError(), OSError(), "10.0.0.1"])
+    now = [0.0]
+    answers: Iterator[OSError | str] = iter([OSError(), OSError(), "10.0.0.1"])
 
     def resolve(host: str) -> str:
         answer = next(answers, OSError("no such name"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.utils.logging import is_progress_bar_enabled
 
 from tests.trainer.support import Job, make_job
 from tunewright_api.hyperparameters import Precision
@@ -244,6 +245,7 @@ def test_tensors_that_do_not_come_from_the_files_are_not_made_up(
     assert caught.value.code is ExitCode.INPUT_NOT_READABLE
     assert words in caught.value.message
     assert load_model(tiny_model).num_parameters() == 28928
+    assert not is_progress_bar_enabled()
 
 
 def test_an_adapter_for_another_family(job: Callable[..., Job], tmp_path: Path) -> None:
