@@ -1,6 +1,8 @@
 """The rules of the models, held against configuration files that never met an apiserver."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from tests.trainer.support import REPO, Job, make_job
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
+from tunewright_trainer import rules
 from tunewright_trainer.config import load
 from tunewright_trainer.errors import StageError
 
@@ -226,3 +229,27 @@ def test_the_sample_in_the_docs_runs(tiny_model: Path, tmp_path: Path) -> None:
     for part, name in (("model", "path"), ("dataset", "path"), ("directories", "work"), ("directories", "artifact")):
         sample[part][name] = made[part][name]
     Job(tmp_path, sample).must("prepare")
+
+
+def test_a_signal_waits_until_the_rules_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    def holds(*_: object) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        held.append(True)
+        return True
+
+    held: list[bool] = []
+    monkeypatch.setattr(rules, "_holds", holds)
+    config = TrainerConfig.model_validate(make_job(tmp_path, tmp_path / "model").config)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(Stopped):
+            rules.violations(config)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(held) > 20

@@ -47,7 +47,7 @@ def load(path: Path, model: type[ConfigT]) -> ConfigT:
     except ValidationError as error:
         details = error.errors(include_url=False)
         raise _invalid(path, [_sentence(found, model) for found in details]) from error
-    if broken := list(violations(config)):
+    if broken := violations(config):
         raise _invalid(path, broken)
     return config
 

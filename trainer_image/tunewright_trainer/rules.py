@@ -3,7 +3,9 @@
 A FineTuneJob has passed them before its configuration file is made; a file that a person wrote has not.
 """
 
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -16,17 +18,28 @@ from tunewright_api.trainer_config import TrainerConfig
 _ENVIRONMENT = cel.NewEnv(variables={"self": cel.Type.DYN})
 
 
-def violations(config: Model) -> Iterator[str]:
+def violations(config: Model) -> list[str]:
     """A sentence for each rule that a configuration breaks: of the job as a whole, then of each of its parts."""
-    if isinstance(config, TrainerConfig):
-        yield from (rule.message for rule in FineTuneJobSpec.cel if not _holds(rule, _as_spec(config)))
-    yield from _of_parts(config, ())
+    with _signals_wait():
+        of_job = list(_of_job(config)) if isinstance(config, TrainerConfig) else []
+        return of_job + list(_of_parts(config, ()))
 
 
-def _as_spec(config: TrainerConfig) -> dict[str, Any]:
-    """What the rules of FineTuneJobSpec look at, under the names that it has there."""
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Hold SIGTERM back: what its handler raises inside the library would come out of it as a RuntimeError."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _of_job(config: TrainerConfig) -> Iterator[str]:
     processes = config.rendezvous
-    return {**config.to_dict(), "numNodes": processes.nodes, "numProcPerNode": processes.processes_per_node}
+    # What the rules of FineTuneJobSpec look at, under the names that it has there.
+    spec = {**config.to_dict(), "numNodes": processes.nodes, "numProcPerNode": processes.processes_per_node}
+    return (rule.message for rule in FineTuneJobSpec.cel if not _holds(rule, spec))
 
 
 def _of_parts(value: object, path: tuple[str, ...]) -> Iterator[str]:
