@@ -87,6 +87,8 @@ def _figure(panels: int, inches: tuple[float, float]) -> tuple[Any, list[Any]]:
     for panel in axes:
         panel.set_xlabel("optimizer step", fontsize=8)
         panel.tick_params(labelsize=8)
+        # A learning rate's zeros would not fit beside the axis.
+        panel.ticklabel_format(axis="y", scilimits=(-3, 5))
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     return figure, axes

@@ -19,7 +19,7 @@ th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px so
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; white-space: pre-wrap; word-break: break-word; }
-pre mark { background: var(--mark); }
+mark { background: var(--mark); }
 .text { white-space: pre-wrap; word-break: break-word; }
 .bar { width: 20rem; } .bar div { height: .9rem; margin-top: .3rem; background: #9ecae1; }
 svg { max-width: 100%; height: auto; }
