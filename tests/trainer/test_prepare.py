@@ -227,8 +227,8 @@ TEMPLATE = "chat_template.jinja"
         ),
         pytest.param(
             overwrite(TEMPLATE, "{{ messages[0]['content'] + 1 }}"),
-            65,
-            "line 1: the model's chat template refuses it: can only concatenate str",
+            64,
+            "fails on a question with its answer (can only concatenate str",
             id="a template that fails",
         ),
         pytest.param(

@@ -25,7 +25,7 @@ WRONG = [
     ("missing instruction", ALPACA, b'{"output": "a"}', 'field "instruction" is missing', "write"),
     ("number as output", ALPACA, b'{"instruction": "a", "output": 3}', '"output" is a number', "double quotes"),
     ("boolean", ALPACA, b'{"instruction": true, "output": "b"}', '"instruction" is a boolean', "double quotes"),
-    ("null output", ALPACA, b'{"instruction": "a", "output": null}', '"output" is null', "double quotes"),
+    ("null output", ALPACA, b'{"instruction": "a", "output": null}', '"output" is null', "write the text"),
     ("empty output", ALPACA, b'{"instruction": "a", "output": "  "}', '"output" is empty', "remove the line"),
     ("list as input", ALPACA, b'{"instruction": "a", "input": [], "output": "b"}', '"input" is a list', "string"),
     ("Latin-1", ALPACA, b'{"instruction": "\xe4", "output": "b"}', "not UTF-8 (byte 18)", "save the file as UTF-8"),

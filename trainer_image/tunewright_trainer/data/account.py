@@ -4,7 +4,7 @@ All of these count rows. A row that is Split becomes several records, `pieces` i
 train + heldOut - fixed.Split + pieces records.
 
 unchanged    trained on or held out as it is
-fixed        kept after a change that has a name: Truncated, Split
+fixed        kept after a change that has a name: Truncated, Split, EarlierAnswersNotLearnt (unless Truncated as well)
 dropped      right, but left out by a rule of spec.dataset: TooLong, Duplicate
 quarantined  wrong, and set aside: NotJson, WrongShape, Ambiguous, …
 """

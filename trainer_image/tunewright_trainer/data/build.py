@@ -1,7 +1,7 @@
 """The user's files -> the prepared records of a run, row by row, and an account of every row.
 
-What is held in memory while rows are read is 24 bytes per row (hashes, to find duplicates and leaks, and the number of
-its pieces), whatever the size of the files.
+What is held in memory while rows are read is 32 bytes per row (hashes, to find duplicates and leaks, the number of its
+pieces and of its answers that do not count), whatever the size of the files.
 """
 
 import hashlib
@@ -33,6 +33,7 @@ from tunewright_trainer.errors import StageError
 
 TRAIN, VALIDATION, ROWS, ACCOUNT = "train.npy", "validation.npy", "rows.jsonl", "account.json"
 _MAX_PROBLEMS, _MAX_PLACES = 20, 5
+_NOT_LEARNT = "{} earlier answers are read and not learnt, because the chat template rewrites them"
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ class _Checked:
         """Whether it was longer than sequenceLength, and is not divided."""
         return any(part.truncated for part in (*self.pieces, self.rejected) if part)
 
+    @property
+    def rewritten(self) -> int:
+        """Earlier answers that do not count; those of a pair are the prompt of both."""
+        return 0 if self.rejected else self.pieces[0].rewritten
+
 
 @dataclass
 class _Keys:
@@ -174,6 +180,7 @@ class _Builder:
         self._dataset, self._encoder, self._length, self._directory = dataset, encoder, sequence_length, directory
         self._keys = _Keys()
         self._pieces = array("L")
+        self._rewritten = array("L")
         self._files: list[str] = []
         self._accounts: list[Account] = []
         self.problems: list[tuple[str, Problem]] = []
@@ -197,6 +204,7 @@ class _Builder:
                     continue
                 self._keys.add(record.example)
                 self._pieces.append(len(result.pieces))
+                self._rewritten.append(result.rewritten)
                 answer = Answer(rejected.ids, rejected.spans) if rejected else None
                 for piece in result.pieces:
                     writer.add(
@@ -232,8 +240,14 @@ class _Builder:
         for entry in index[first[repeats]] if dropping else ():
             self._explain(log, entry, Fate.DROPPED, RowRule.DUPLICATE, "repeats an earlier row")
         limit = f"sequenceLength ({self._length} tokens)"
-        for entry in index[first[kept][index["truncated"][first[kept]]]]:
-            self._explain(log, entry, Fate.FIXED, RowRule.TRUNCATED, f"cut to {limit}")
+        rewritten = np.array(self._rewritten, np.int64)
+        cut = index["truncated"][first]
+        for row in kept[cut[kept]]:
+            also = f"; {_NOT_LEARNT.format(rewritten[row])}" if rewritten[row] else ""
+            self._explain(log, index[first[row]], Fate.FIXED, RowRule.TRUNCATED, f"cut to {limit}{also}")
+        for row in kept[~cut[kept] & (rewritten[kept] > 0)]:
+            reason = _NOT_LEARNT.format(rewritten[row])
+            self._explain(log, index[first[row]], Fate.FIXED, RowRule.EARLIER_ANSWERS_NOT_LEARNT, reason)
         for row in kept[pieces[kept] > 1]:
             reason = f"divided into {pieces[row]} pieces of at most {limit}"
             self._explain(log, index[first[row]], Fate.FIXED, RowRule.SPLIT, reason)
@@ -289,6 +303,16 @@ class _Builder:
         if checked.cut and on_long is LongRecordPolicy.FAIL:
             reason = f"longer than hyperparameters.sequenceLength ({self._length} tokens): raise it or shorten the row"
             return Problem(record.line, reason, RowRule.TOO_LONG)
+        dropped = checked.cut and on_long is LongRecordPolicy.DROP
+        if rejected and rejected.ids == encoded.ids and not dropped:
+            reason = (
+                f"cut to hyperparameters.sequenceLength ({self._length} tokens) chosen and rejected are the same, so "
+                "there is nothing to prefer: raise it, or shorten the row"
+                if checked.cut
+                else "rendered with the chat template chosen and rejected are the same, so there is nothing to prefer: "
+                "remove the row"
+            )
+            return Problem(record.line, reason, RowRule.NOTHING_TO_LEARN, record.messages)
         return checked
 
     def _set_aside(self, name: str, problem: Problem, account: Account, log: RowLog) -> None:
@@ -313,7 +337,7 @@ def encode_example(record: Record, encoder: ChatEncoder, sequence_length: int) -
         if example.text is not None:
             encoded = encoder.encode_text(example.text, sequence_length)
         else:
-            encoded = encoder.encode(example.messages, sequence_length)
+            encoded = encoder.encode(example.messages, sequence_length, example.unlearnt)
     except TemplateRenderError as error:
         reason = f"the model's chat template refuses it: {error}"
         return Problem(record.line, reason, RowRule.TEMPLATE_REFUSED, example.messages)

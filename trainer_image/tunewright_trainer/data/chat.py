@@ -7,8 +7,8 @@ token by token); importing transformers' tokenizers would pull in torch and cost
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from tunewright_trainer.errors import StageError
 
 TEMPLATE_FILE = "chat_template.jinja"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-# Around what the assistant says, where the template marks it; private use, so no text contains them.
-_OPEN, _CLOSE = "\U000f0010", "\U000f0011"
+_PRIVATE_USE = range(0xF0000, 0xFFFFE)
+_Marks = tuple[str, str]
+"""Two characters around what the assistant says, where the template marks it."""
 
 
 class TemplateRenderError(ValueError):
@@ -40,18 +41,27 @@ class _Generation(jinja2.ext.Extension):
     def parse(self, parser: Any) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+        marks = jinja2.nodes.Name("generation_marks", "load")
+        return jinja2.nodes.CallBlock(self.call_method("_mark", [marks]), [], [], body).set_lineno(line)
 
-    def _mark(self, caller: Any) -> str:
-        return f"{_OPEN}{caller()}{_CLOSE}"
+    def _mark(self, marks: _Marks, caller: Any) -> str:
+        return f"{marks[0]}{caller()}{marks[1]}"
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text, and the half-open character ranges that the assistant wrote."""
+    """A conversation as text.
+
+    Attributes:
+        text: All of it.
+        spans: Half-open character ranges that the assistant wrote, of the answers that are to be learnt.
+        rewritten: Answers of those that do not count, because the template writes them in another way once the
+            conversation goes on.
+    """
 
     text: str
     spans: list[tuple[int, int]]
+    rewritten: int = 0
 
 
 class ChatTemplate:
@@ -71,42 +81,65 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """The conversation as the model reads it."""
-        return self._raw(messages, add_generation_prompt).replace(_OPEN, "").replace(_CLOSE, "")
+        marks = _unused(self.source, messages)
+        return _strip_marks(self._raw(messages, add_generation_prompt, marks), marks).text
 
-    def render_with_spans(self, messages: Sequence[Message]) -> Rendered:
+    def render_with_spans(self, messages: Sequence[Message], unlearnt: Collection[int] = ()) -> Rendered:
         """The conversation, and what of it the assistant wrote.
 
         A template with `{% generation %}` says so itself. Otherwise an answer is what follows the rendered prompt:
         render(messages[:i], add_generation_prompt) must be a prefix of the text. Where that fails for an earlier
-        answer (templates that drop old reasoning) only the last answer counts.
+        answer (templates that drop old reasoning) it does not count.
+
+        Args:
+            messages: Ends with the assistant's answer.
+            unlearnt: Numbers of the messages that are answers not to be learnt.
 
         Raises:
-            TemplateRenderError: The template refuses the messages, or its prompt is no prefix of the text.
+            TemplateRenderError: The template refuses the messages, or does not show where answers begin.
         """
-        raw = self._raw(messages, False)
-        if self._marks_generation:
-            return _strip_marks(raw)
+        marks = _unused(self.source, messages)
+        raw = self._raw(messages, False, marks)
+        answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        if not self._marks_generation:
+            return self._answers_after_prompts(raw, messages, [index for index in answers if index not in unlearnt])
+        rendered = _strip_marks(raw, marks)
+        if not unlearnt:
+            return replace(rendered, rewritten=max(0, len(answers) - len(rendered.spans)))
+        if len(rendered.spans) != len(answers):
+            raise TemplateRenderError(
+                f"it marks {len(rendered.spans)} parts of {len(answers)} answers as generated, so that the one with "
+                "weight 0 cannot be told: remove the row, or weight from it"
+            )
+        spans = [span for index, span in zip(answers, rendered.spans, strict=True) if index not in unlearnt]
+        return replace(rendered, spans=spans)
+
+    def _answers_after_prompts(self, text: str, messages: Sequence[Message], answers: Collection[int]) -> Rendered:
         spans = []
         last = len(messages) - 1
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            prefix = self._raw(messages[:index], True)
-            until = raw if index == last else self._raw(messages[: index + 1], False)
-            if raw.startswith(prefix) and raw.startswith(until):
+        for index in answers:
+            prefix = self.render(messages[:index], add_generation_prompt=True)
+            until = text if index == last else self.render(messages[: index + 1])
+            if text.startswith(prefix) and text.startswith(until):
                 # White space after the end-of-turn token belongs to the template, not to the answer.
                 spans.append((len(prefix), len(prefix) + len(until[len(prefix) :].rstrip())))
             elif index == last:
-                raise TemplateRenderError("the rendered prompt is not the beginning of the rendered conversation")
-        return Rendered(raw, spans)
+                differs = next((at for at, (a, b) in enumerate(zip(prefix, text, strict=False)) if a != b), len(text))
+                raise TemplateRenderError(
+                    f"it opens an answer with {prefix[differs : differs + 40]!r} and does not write this here, so "
+                    "nothing shows where the answer begins: begin the answer with it, or write {% generation %} and "
+                    f"{{% endgeneration %}} around what the assistant says in the model's {TEMPLATE_FILE}"
+                )
+        return Rendered(text, spans, len(answers) - len(spans))
 
-    def _raw(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    def _raw(self, messages: Sequence[Message], add_generation_prompt: bool, marks: _Marks) -> str:
         try:
             return self._template.render(
                 messages=list(messages),
                 tools=None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
+                generation_marks=marks,
                 **self.special_tokens,
             )
         except Exception as error:  # a template is a program: it can raise whatever Python does
@@ -153,7 +186,8 @@ def load_template(model: Path) -> ChatTemplate:
         return ChatTemplate(source, special_tokens(model))
     except jinja2.TemplateError as error:
         raise StageError(
-            ExitCode.INVALID_CONFIG, f"the chat template of {model} is not valid Jinja: {error}"
+            ExitCode.INVALID_CONFIG,
+            f"the chat template of {model} is not valid Jinja ({error}): use the template that came with the model",
         ) from error
 
 
@@ -163,10 +197,17 @@ def special_tokens(model: Path) -> dict[str, str]:
     return {name: _token_text(tokens[name]) for name in _SPECIAL if tokens.get(name) is not None}
 
 
-def _strip_marks(raw: str) -> Rendered:
+def _unused(source: str, messages: Sequence[Message]) -> _Marks:
+    """Two characters that neither the template nor the messages contain; icons of fonts are private use too."""
+    text = "".join([source, *(message["content"] for message in messages)])
+    free = (mark for mark in map(chr, _PRIVATE_USE) if mark not in text)
+    return next(free), next(free)
+
+
+def _strip_marks(raw: str, marks: _Marks) -> Rendered:
     spans, text = [], ""
-    for part in raw.split(_OPEN):
-        inside, closed, rest = part.partition(_CLOSE)
+    for part in raw.split(marks[0]):
+        inside, closed, rest = part.partition(marks[1])
         if closed:
             spans.append((len(text), len(text) + len(inside)))
         text += inside + rest

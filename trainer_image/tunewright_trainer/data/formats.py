@@ -23,11 +23,13 @@ class Example:
         messages: A conversation that ends with the assistant's answer; empty for Text.
         rejected: The worse answer to the same prompt; only of Preference.
         text: All of it is learnt; only of Text.
+        unlearnt: Numbers of the messages with weight 0: answers that are read and not learnt.
     """
 
     messages: list[Message]
     rejected: str | None = None
     text: str | None = None
+    unlearnt: tuple[int, ...] = ()
 
 
 def parse_row(value: Any, dataset_format: DatasetFormat, ignore: Collection[str] = ()) -> Example:
@@ -36,7 +38,7 @@ def parse_row(value: Any, dataset_format: DatasetFormat, ignore: Collection[str]
     Args:
         value: What JSON, CSV or Parquet said.
         dataset_format: The declared one.
-        ignore: Fields that do not count.
+        ignore: Fields that do not count; of messages those that would be refused, and weight.
 
     Raises:
         BadRecordError: Says what is wrong and what to write.
@@ -44,7 +46,7 @@ def parse_row(value: Any, dataset_format: DatasetFormat, ignore: Collection[str]
     if not isinstance(value, dict):
         raise BadRecordError(f"{_kind(value)} instead of an object: write {SHAPES[dataset_format]}")
     if ignore:
-        value = {name: content for name, content in value.items() if name not in ignore}
+        value = {name: _without(content, ignore) for name, content in value.items() if name not in ignore}
     fitting = [candidate for candidate, fields in _FIELDS.items() if all(field in value for field in fields)]
     if dataset_format in fitting:
         others = [other for other in fitting if other is not dataset_format]
@@ -60,6 +62,8 @@ def parse_row(value: Any, dataset_format: DatasetFormat, ignore: Collection[str]
             f"{_missing(value, dataset_format)}; it reads as {_reading(looks)}: write format: {looks.value}, or "
             f"{SHAPES[dataset_format]}"
         )
+    if dataset_format in fitting and dataset_format is not DatasetFormat.TEXT:
+        _refuse_unread(value, _UNREAD)
     return _PARSERS[dataset_format](value)
 
 
@@ -81,6 +85,38 @@ _FIELDS = {
     DatasetFormat.INPUT_TARGET: ("input", "target"),
     DatasetFormat.PREFERENCE: ("prompt", "chosen", "rejected"),
 }
+
+
+_NO_TOOLS = "tool calls are not supported, remove the row"
+_UNREAD = {
+    **dict.fromkeys(["tools", "functions"], _NO_TOOLS),
+    "system": "write it as the first message of a row of format Chat",
+    "history": "write it as messages of a row of format Chat",
+}
+"""Fields that change what a row says and are not read, and what to do."""
+_UNREAD_OF_MESSAGE = {
+    **dict.fromkeys(["tool_calls", "function_call"], _NO_TOOLS),
+    **dict.fromkeys(["reasoning_content", "reasoning", "thinking"], "write it into content, as the model shall say it"),
+}
+
+
+def _without(content: Any, ignore: Collection[str]) -> Any:
+    """A list of messages without the fields that do not count."""
+    ignored = {name for name in (*_UNREAD_OF_MESSAGE, "weight") if name in ignore}
+    if not ignored or not isinstance(content, list):
+        return content
+    return [
+        {name: value for name, value in part.items() if name not in ignored} if isinstance(part, dict) else part
+        for part in content
+    ]
+
+
+def _refuse_unread(value: dict[str, Any], unread: dict[str, str], prefix: str = "") -> None:
+    for name, remedy in unread.items():
+        if value.get(name):
+            raise BadRecordError(
+                f'"{prefix}{name}" says something that would be lost: {remedy}, or name {name} in dataset.ignoreFields'
+            )
 
 
 def _reading(dataset_format: DatasetFormat) -> str:
@@ -145,7 +181,20 @@ def _chat(value: dict[str, Any]) -> Example:
         raise BadRecordError("the last message must be by the assistant: it is what the model learns to write")
     if all(message["role"] != "user" for message in result):
         raise BadRecordError("there is no user message: add the question that the assistant answers")
-    return Example(result)
+    return Example(result, unlearnt=_unlearnt(messages))
+
+
+def _unlearnt(messages: list[dict[str, Any]]) -> tuple[int, ...]:
+    """The answers with weight 0, as OpenAI's format marks what is not to be learnt."""
+    answers = [
+        (index, message.get("weight")) for index, message in enumerate(messages) if message["role"] == "assistant"
+    ]
+    for index, weight in answers:
+        if weight not in (None, 0, 1):
+            raise BadRecordError(f"messages[{index}].weight must be 0 (not learnt) or 1")
+    if answers[-1][1] == 0:
+        raise BadRecordError("the last message has weight 0: end the row with the last answer that is to be learnt")
+    return tuple(index for index, weight in answers if weight == 0)
 
 
 def _conversation(messages: list[Any], field: str) -> list[Message]:
@@ -156,6 +205,9 @@ def _conversation(messages: list[Any], field: str) -> list[Message]:
         where = f"{field}[{index}]"
         if not isinstance(message, dict):
             raise BadRecordError(f'{where} is {_kind(message)}: write {{"role": "…", "content": "…"}}')
+        _refuse_unread(message, _UNREAD_OF_MESSAGE, f"{where}.")
+        if message.get("role") in ("tool", "function"):
+            raise BadRecordError(f"{where} is by a {message['role']}: {_NO_TOOLS}")
         if message.get("role") not in _ROLES:
             raise BadRecordError(f"{where}.role must be one of system, user and assistant")
         if message["role"] == "system" and index:
@@ -176,7 +228,7 @@ def _text(
         raise BadRecordError(f'field "{prefix}{field}" is missing: write {SHAPES[shape]}')
     text = value[field]
     if not isinstance(text, str):
-        raise BadRecordError(f'"{prefix}{field}" is {_kind(text)} instead of a string: put it in double quotes')
+        raise BadRecordError(f'"{prefix}{field}" is {_kind(text)} instead of a string: {_as_string(text, prefix)}')
     if not text.strip() and not may_be_empty:
         raise BadRecordError(f'"{prefix}{field}" is empty: fill it in or remove the line')
     try:
@@ -186,6 +238,17 @@ def _text(
             f'"{prefix}{field}" has half a surrogate pair (\\ud800-\\udfff): write the character itself'
         ) from error
     return text
+
+
+def _as_string(value: Any, prefix: str) -> str:
+    """What to do where a string must be."""
+    if value is None:
+        return "write the text, or remove the row"
+    if isinstance(value, bool | int | float):
+        return "put it in double quotes"
+    if prefix:
+        return "put the text of its parts together; images and sounds cannot be learnt"
+    return "write only the text; messages before an answer belong into prompt, or into a row of format Chat"
 
 
 def _kind(value: Any) -> str:

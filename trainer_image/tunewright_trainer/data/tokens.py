@@ -1,6 +1,7 @@
 """Chat messages -> token ids with the assistant's tokens marked, by the `tokenizers` library alone."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -24,16 +25,13 @@ class Encoded:
         ids: Token ids, shape (length,).
         spans: Half-open ranges of positions in ids that the assistant wrote; the loss counts only these.
         truncated: Whether the record was longer than the sequence length.
+        rewritten: Earlier answers that do not count, because the chat template rewrites them.
     """
 
     ids: list[int]
     spans: list[tuple[int, int]]
     truncated: bool
-
-    @property
-    def answer_tokens(self) -> int:
-        """Tokens that the loss counts."""
-        return sum(end - start for start, end in self.spans)
+    rewritten: int = 0
 
 
 def divide(whole: Encoded, sequence_length: int) -> list[Encoded]:
@@ -60,14 +58,31 @@ class ChatEncoder:
         """
         return load_template(self._model)
 
-    def encode(self, messages: list[Message], sequence_length: int) -> Encoded:
-        """Render and tokenize a conversation, cut to sequence_length tokens from the left end."""
-        rendered = self.template.render_with_spans(messages)
+    def encode(self, messages: list[Message], sequence_length: int, unlearnt: Collection[int] = ()) -> Encoded:
+        """Render and tokenize a conversation, cut to sequence_length tokens from the left end; `unlearnt` are the
+        numbers of answers that are not to be learnt.
+
+        Raises:
+            TemplateRenderError: The template refuses the messages, or leaves the system message out.
+        """
+        if messages[0]["role"] == "system" and self._leaves_out_system:
+            raise TemplateRenderError(
+                "it leaves out what the system message says: write that into the first message of the user"
+            )
+        rendered = self.template.render_with_spans(messages, unlearnt)
         # The template writes the special tokens itself, so none are added (as apply_chat_template does).
         encoding = self._tokenizer.encode(rendered.text, add_special_tokens=False)
         marks = _marks([begin for begin, _ in encoding.offsets], rendered.spans)
         ids = list(encoding.ids)
-        return Encoded(ids[:sequence_length], runs(marks[:sequence_length]), len(ids) > sequence_length)
+        cut = len(ids) > sequence_length
+        return Encoded(ids[:sequence_length], runs(marks[:sequence_length]), cut, rendered.rewritten)
+
+    @cached_property
+    def _leaves_out_system(self) -> bool:
+        try:
+            return _SYSTEM["content"] not in self.template.render([_SYSTEM, *_PROBE])
+        except TemplateRenderError:
+            return False  # it says itself what it refuses
 
     def encode_text(self, text: str, sequence_length: int) -> Encoded:
         """Tokenize a text with the special tokens that the tokenizer adds, and the end token; all of it is learnt."""
@@ -103,18 +118,20 @@ class ChatEncoder:
             self._check_template()
 
     def _check_template(self) -> None:
-        question, answer = "Tunewright asks", "Tunewright answers"
-        probe = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         try:
-            text = self.template.render(probe)
-        except TemplateRenderError:
-            return  # each record says what the template refuses about it
-        for content, who in ((question, "user"), (answer, "assistant")):
-            if content not in text:
+            text = self._rendered_probe()
+        except TemplateRenderError as error:
+            raise StageError(
+                ExitCode.INVALID_CONFIG,
+                f"the chat template of {self._model} fails on a question with its answer ({error}): use the template "
+                "that came with the model",
+            ) from error
+        for message in _PROBE:
+            if message["content"] not in text:
                 raise StageError(
                     ExitCode.INVALID_CONFIG,
-                    f"the chat template of {self._model} leaves out what the {who} says: use the template that came "
-                    "with the model",
+                    f"the chat template of {self._model} leaves out what the {message['role']} says: use the template "
+                    "that came with the model",
                 )
         unknown = [mark for mark in _MARKER.findall(text) if self._tokenizer.token_to_id(mark) is None]
         if unknown:
@@ -124,12 +141,24 @@ class ChatEncoder:
                 "template that came with the model, or add the token and resize the embeddings",
             )
 
+    def _rendered_probe(self) -> str:
+        try:
+            return self.template.render(_PROBE)
+        except TemplateRenderError:
+            # One that insists on a system message fits records that have one.
+            return self.template.render([_SYSTEM, *_PROBE])
+
     def encode_prompt(self, messages: list[Message]) -> list[int]:
         """Token ids of a conversation that waits for the assistant."""
         text = self.template.render(messages, add_generation_prompt=True)
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+_SYSTEM: Message = {"role": "system", "content": "Tunewright instructs"}
+_PROBE: list[Message] = [
+    {"role": "user", "content": "Tunewright asks"},
+    {"role": "assistant", "content": "Tunewright answers"},
+]
 _MARKER = re.compile(r"<\|[^|<>\s]+\|>")
 """How templates write special tokens, such as <|im_end|>."""
 
