@@ -125,7 +125,8 @@ class Dataset(Model):
     ignore_fields: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] | None = Field(
         default=None,
         max_length=32,
-        description="Fields of the rows that do not count, where rows would read as two formats.",
+        description="Fields of the rows that do not count, where rows would read as two formats or say what cannot be "
+        "learnt, such as tools.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     validation_percent: int = Field(
