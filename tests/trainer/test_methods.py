@@ -260,6 +260,22 @@ def test_an_adapter_for_another_family(job: Callable[..., Job], tmp_path: Path) 
         build_model(parse(job(method={"adapter": {}})), tmp_path / "neox", "cpu")
 
 
+def test_an_architecture_without_sdpa_computes_eagerly_unless_sdpa_is_asked_for(
+    job: Callable[..., Job], tmp_path: Path
+) -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    Gemma2ForCausalLM(Gemma2Config(**sizes, **heads)).save_pretrained(tmp_path / "gemma2")
+    model: Any = build_model(parse(job(method={"full": {}})), tmp_path / "gemma2", "cpu")
+    assert model.config._attn_implementation == "eager"
+    asked = parse(job(method={"full": {}}, hyperparameters={"attentionBackend": "SDPA"}))
+    with pytest.raises(StageError, match="attentionBackend: models of type gemma2 do not compute with sdpa") as caught:
+        build_model(asked, tmp_path / "gemma2", "cpu")
+    assert caught.value.code is ExitCode.INVALID_CONFIG
+
+
 @pytest.mark.parametrize(
     "method",
     [{"lora": {"rank": 2}}, {"qlora": {"rank": 2}}, {"prefixTuning": {}}, {"adapter": {}}],

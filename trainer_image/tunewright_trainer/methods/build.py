@@ -1,12 +1,14 @@
 """base model + configuration -> the model that is trained."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from tunewright_api.hyperparameters import AttentionBackend
 from tunewright_api.method import Method
 from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
@@ -24,6 +26,9 @@ from tunewright_trainer.precision import deepspeed_casts, weights_dtype
 
 _ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Modules that peft adapts, apart from transformers' Conv1D."""
+
+_SUPPORT = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
+"""Where transformers' models say that they compute with an implementation of attention."""
 
 _DROPOUT = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 """What transformers' configurations call the dropout on attention weights."""
@@ -69,7 +74,22 @@ def build_model(config: TrainerConfig, path: Path, device: str) -> nn.Module:
 
 def choose_kernels(config: TrainerConfig, path: Path, device: str) -> kernels.Kernels:
     """Which code computes this model here; arguments and errors as for `build_model`."""
-    return kernels.choose(config.hyperparameters, _settings(path, None).model_type, kernels.look_around(device))
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    h, settings = config.hyperparameters, _settings(path, None)
+    chosen = kernels.choose(h, settings.model_type, kernels.look_around(device))
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
+    if getattr(model, _SUPPORT.get(chosen.attention, ""), True):
+        return chosen
+    without = f"models of type {settings.model_type} do not compute with {chosen.attention}"
+    if h.attention_backend is not AttentionBackend.AUTO:
+        raise StageError(
+            ExitCode.INVALID_CONFIG, f"hyperparameters.attentionBackend: {without}: leave it out, or use Eager"
+        )
+    attention = "sdpa" if model._supports_sdpa else "eager"
+    return replace(
+        chosen, attention=attention, notes=(*chosen.notes, f"attentionBackend: {without}, so {attention} is used")
+    )
 
 
 def add_adapter(model: Any, method: Method) -> Any:
