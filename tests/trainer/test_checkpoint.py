@@ -1,9 +1,11 @@
 """Checkpoints: which one a run resumes from, what is in it, and what happens to a save that fails."""
 
-import json
+import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,41 @@ import numpy
 import pytest
 import torch
 
+from tests.trainer.support import Job
 from tunewright_api.names import ExitCode
+from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.checkpoint import directory
 from tunewright_trainer.checkpoint.checkpointer import Checkpointer
+from tunewright_trainer.checkpoint.describe import describe
 from tunewright_trainer.checkpoint.directory import Description
+from tunewright_trainer.checkpoint.resume import agree
 from tunewright_trainer.checkpoint.staging import Staging
 from tunewright_trainer.errors import StageError
+from tunewright_trainer.layout import Layout
+from tunewright_trainer.parallel.single import Single
+from tunewright_trainer.plan import plan_run
 from tunewright_trainer.processes import Processes
 
-RUN = Description(strategy="Single", processes=1, global_batch=4, records=40, seed=42)
+RUN = Description(
+    strategy="Single",
+    processes=1,
+    global_batch=4,
+    records=40,
+    seed=42,
+    model="pvc://models/tiny",
+    dataset="sha256:1",
+    objective="{}",
+    method='{"full":{}}',
+    optimizer="AdamW",
+    precision="FP32",
+)
+
+ALONE = Processes(torch.device("cpu"))
 
 
 def checkpointer(root: Path, keep_last: int = 2, run: Description = RUN) -> Checkpointer:
     directory.clean(root)
-    alone = Processes(torch.device("cpu"))
-    return Checkpointer(root, keep_last, alone, state_rank=0, description=run, completed=directory.newest(root))
+    return Checkpointer(root, keep_last, ALONE, state_rank=0, description=run, completed=directory.newest(root))
 
 
 def test_the_newest_complete_one(tmp_path: Path) -> None:
@@ -33,6 +55,7 @@ def test_the_newest_complete_one(tmp_path: Path) -> None:
     assert directory.newest(root) is None
     for name in ("step-8", "step-12", "step-x", ".partial/step-16"):
         (root / name).mkdir(parents=True)
+        (root / name / directory.DESCRIPTION).write_text(RUN.to_json({}))
     assert directory.newest(root) == 12
 
 
@@ -99,25 +122,114 @@ def test_a_save_that_fails_ends_the_run_at_the_next_step(tmp_path: Path) -> None
     saving.poll()
 
 
-@pytest.mark.parametrize(
-    ("content", "want"),
-    [
-        pytest.param(None, "another version of the trainer image wrote it", id="no description"),
-        pytest.param(
-            {**json.loads(RUN.to_json()), "processes": 2, "records": 39},
-            r"belongs to another run \(processes was 2 and is 1; records was 39 and is 40\)",
-            id="another number of processes and other data",
-        ),
-    ],
-)
-def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, content: dict[str, Any] | None, want: str) -> None:
-    step = directory.path_of(tmp_path, 7)
-    step.mkdir()
-    if content is not None:
-        (step / directory.DESCRIPTION).write_text(json.dumps(content))
-    with pytest.raises(StageError, match=want) as caught:
-        checkpointer(tmp_path).load(7)
+def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(tmp_path: Path) -> None:
+    saving = checkpointer(tmp_path)
+    saving.save(7, {})
+    saving.wait()
+    other = replace(RUN, processes=2, method='{"lora":{"rank":4}}', precision="BF16")
+    with pytest.raises(StageError) as caught:
+        checkpointer(tmp_path, run=other).load(7)
+    assert (caught.value.code, caught.value.message) == (
+        ExitCode.INVALID_CONFIG,
+        f'{tmp_path}/step-7 belongs to another run (processes was 1 and is 2; method was {{"full":{{}}}} and is '
+        '{"lora":{"rank":4}}; precision was FP32 and is BF16): remove it to begin anew',
+    )
+
+
+def cut(step: Path) -> None:
+    file = step / "rank-0.pt"
+    os.truncate(file, file.stat().st_size // 2)
+
+
+DAMAGES = [
+    pytest.param(cut, r"step-6/rank-0.pt has \d+ of \d+ bytes", id="a file that is cut"),
+    pytest.param(lambda step: (step / "rank-0.pt").write_bytes(b""), "has 0 of", id="a file that is empty"),
+    pytest.param(lambda step: (step / "rank-0.pt").unlink(), "step-6/rank-0.pt is missing", id="no file"),
+    pytest.param(lambda step: (step / "checkpoint.json").unlink(), "has no checkpoint.json", id="no description"),
+    pytest.param(
+        lambda step: (step / "checkpoint.json").write_text("{"), "does not say what belongs", id="half a description"
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "why"), DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_but_not_all_progress(
+    tmp_path: Path, damage: Callable[[Path], None], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    saving = checkpointer(tmp_path, keep_last=2)
+    for step in (4, 6):
+        saving.save(step, {"at": step})
+    saving.wait()
+    damage(tmp_path / "step-6")
+    assert directory.newest(tmp_path) == agree(tmp_path, ALONE) == 4
+    (told,) = caplog.messages
+    assert re.search(f"{why}.*: it is now damaged-6, and training goes on from step 4$", told)
+    assert checkpointer(tmp_path).load(4) == {"at": 4}
+    assert directory.complete_steps(tmp_path) == [4], "a damaged one must not count as one of keepLast"
+
+    cut(tmp_path / "step-4")
+    with pytest.raises(
+        StageError, match=r"no checkpoint in .* is whole \(step-4/rank-0.pt has .* begin anew"
+    ) as caught:
+        agree(tmp_path, ALONE)
     assert caught.value.code is ExitCode.INVALID_CONFIG
+
+
+def test_damaged_content_is_said_with_what_to_remove(tmp_path: Path) -> None:
+    saving = checkpointer(tmp_path)
+    for step in (4, 6):
+        saving.save(step, {})
+    saving.wait()
+    file = tmp_path / "step-6" / "rank-0.pt"
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(StageError) as caught:
+        checkpointer(tmp_path).load(6)
+    assert (caught.value.code, caught.value.message) == (
+        ExitCode.INVALID_CONFIG,
+        f"the content of {file} is damaged: remove {file.parent} to go on from step 4",
+    )
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_one_before_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saving = checkpointer(tmp_path, keep_last=1)
+    saving.save(3, {})
+    saving.wait()
+    synced: list[tuple[str, list[int]]] = []
+
+    def fsync(handle: int) -> None:
+        name = Path(f"/proc/self/fd/{handle}").readlink().relative_to(tmp_path)
+        synced.append((str(name), directory.complete_steps(tmp_path)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    saving.save(5, {})
+    saving.wait()
+    assert {name for name, steps in synced if steps == [3]} == {
+        f".partial/step-5{name}" for name in ("", "/rank-0.pt", "/checkpoint.json")
+    }
+    assert synced[-1] == (".", [3, 5])
+    assert directory.complete_steps(tmp_path) == [5]
+
+
+def test_what_decides_the_state_is_described(job: Callable[..., Job]) -> None:
+    def described(**overrides: Any) -> Description:
+        made = job(**overrides)
+        config = TrainerConfig.model_validate(made.config)
+        layout = Layout(config)
+        layout.dataset.mkdir(parents=True, exist_ok=True)
+        layout.train_records.write_bytes(b"0123")
+        plan = plan_run(config.hyperparameters, 36, 1)
+        return describe(config, plan, Single(torch.device("cpu"), nullcontext, scales_loss=False), ALONE)
+
+    first = described(distributed={"deepspeed": {"zeroStage": 1}})
+    second = described(
+        distributed={"deepspeed": {"zeroStage": 2}},
+        hyperparameters={"optimizer": "AdamW8bit", "precision": "BF16"},
+        method={"full": {}},
+    )
+    before, after = asdict(first), asdict(second)
+    assert {name for name in before if before[name] != after[name]} == {"strategy", "optimizer", "precision", "method"}
 
 
 def test_staged_tensors_are_copies_in_memory_that_is_used_again() -> None:

@@ -96,10 +96,9 @@ def make_readable(root: Path) -> None:
 
 
 def sync_tree(root: Path) -> None:
-    """Flush every file below root to the disk, so that the rename that follows never shows an empty file."""
-    for path in root.rglob("*"):
-        if path.is_file():
-            sync_file(path)
+    """Flush root and all below it to the disk, so that the rename that follows never shows less than everything."""
+    for path in (*root.rglob("*"), root):
+        sync_file(path)
 
 
 def remove_tree(path: Path) -> None:

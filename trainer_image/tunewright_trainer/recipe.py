@@ -13,6 +13,7 @@ from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
 from tunewright_trainer.checkpoint import directory, resume
 from tunewright_trainer.checkpoint.checkpointer import Checkpointer
+from tunewright_trainer.checkpoint.describe import describe
 from tunewright_trainer.checkpoint.staging import Staging
 from tunewright_trainer.data import store
 from tunewright_trainer.data.order import Order, build_order
@@ -327,13 +328,7 @@ class Recipe:
             self.config.checkpoint.keep_last,
             self.processes,
             state_rank=self.strategy.state_rank,
-            description=directory.Description(
-                strategy=type(self.strategy).__name__,
-                processes=self.processes.world_size,
-                global_batch=self.plan.global_batch,
-                records=self.plan.records,
-                seed=self.config.hyperparameters.seed,
-            ),
+            description=describe(self.config, self.plan, self.strategy, self.processes),
             completed=found,
             staging=self._staging(),
         )

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tunewright_api.names import ExitCode
 from tunewright_trainer import log
 from tunewright_trainer.checkpoint import directory, rng
 from tunewright_trainer.checkpoint.staging import Staging
+from tunewright_trainer.errors import StageError, classify
 from tunewright_trainer.files import sync_file
 from tunewright_trainer.processes import Processes
 
@@ -96,13 +98,12 @@ class Checkpointer:
         """The strategy's state after `step` steps; the random number generators are set at once.
 
         Raises:
-            StageError: INVALID_CONFIG for a checkpoint of another run.
+            StageError: INVALID_CONFIG for a checkpoint of another run, or one whose content is damaged.
         """
         directory.check(self._root, step, self._description)
-        path = directory.path_of(self._root, step)
-        own = _read(directory.file_of(path, self._processes.rank))
+        own = self._read(step, self._processes.rank)
         same = self._state_rank == self._processes.rank
-        share: dict[str, Any] = (own if same else _read(directory.file_of(path, self._state_rank)))["share"]
+        share: dict[str, Any] = (own if same else self._read(step, self._state_rank))["share"]
         rng.restore(own["rng"])
         return share
 
@@ -113,21 +114,40 @@ class Checkpointer:
             file = directory.file_of(written, self._processes.rank)
             torch.save(staged, file)
             sync_file(file)
-            self._meet()
+            files = self._sizes(file.stat().st_size)
             if self._processes.rank == 0:
-                (written / directory.DESCRIPTION).write_text(self._description.to_json())
+                (written / directory.DESCRIPTION).write_text(self._description.to_json(files))
                 directory.commit(self._root, written, step, self._keep_last)
                 log.info("checkpoint saved", step=step)
-            self._meet()
+            self._processes.meet(self._processes.saving)
             self.completed = step
         except BaseException as error:
             self._error = error
 
-    def _meet(self) -> None:
+    def _sizes(self, own: int) -> dict[str, int]:
+        """Bytes of the file of each rank, by its name, when all of them are written.
+
+        They tell each other: a network volume may show rank 0 another node's file late, and it is the size that was
+        written that counts.
+        """
+        sizes = torch.zeros(self._processes.world_size, dtype=torch.int64)
+        sizes[self._processes.rank] = own
         if dist.is_initialized():
-            dist.barrier(group=self._processes.saving)
+            dist.all_reduce(sizes, group=self._processes.saving)
+        return {directory.file_of(Path(), rank).name: int(size) for rank, size in enumerate(sizes)}
 
-
-def _read(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    return content
+    def _read(self, step: int, rank: int) -> dict[str, Any]:
+        path = directory.path_of(self._root, step)
+        file = directory.file_of(path, rank)
+        try:
+            content: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        except Exception as error:
+            named = classify(error, [])
+            if named.code is not ExitCode.INTERNAL:
+                raise named from error
+            before = [other for other in directory.complete_steps(self._root) if other < step]
+            then = f"go on from step {before[-1]}" if before else "begin anew"
+            raise StageError(
+                ExitCode.INVALID_CONFIG, f"the content of {file} is damaged: remove {path} to {then}"
+            ) from error
+        return content
