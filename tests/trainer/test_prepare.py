@@ -105,7 +105,10 @@ def test_prepare_and_verify_never_import_torch() -> None:
             id="one record",
         ),
         pytest.param(
-            lambda j: j.config["dataset"].update(path=str(j.root.parent)), 66, "it is a directory", id="a directory"
+            lambda j: (j.work.mkdir(), j.config["dataset"].update(path=str(j.work))),
+            66,
+            "it is a directory, and holds neither",
+            id="a directory without data",
         ),
         pytest.param(
             lambda j: j.config["hyperparameters"].update(sequenceLength=16),
