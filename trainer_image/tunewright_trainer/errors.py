@@ -18,7 +18,11 @@ FULL_BELOW_BYTES = 1 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_SPACE_TEXT = re.compile(r"no space left on device|os error 28|disk quota exceeded", re.IGNORECASE)
-_OOM_TEXT = re.compile(r"out of memory|can't allocate memory|cannot allocate memory", re.IGNORECASE)
+_OOM_TEXT = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|cu(blas|dnn)_status_alloc_failed"
+    r"|failed to cuda (calloc|malloc|host alloc)",
+    re.IGNORECASE,
+)
 _PEER_CLASSES = frozenset({"DistNetworkError", "DistBackendError", "DistStoreError", "RendezvousConnectionError"})
 _PEER_TEXT = re.compile(
     r"connection (closed|reset|refused) by peer|connection (was )?reset|connection refused|broken pipe|gloo.*timed out"
