@@ -10,7 +10,15 @@ from tests.trainer.support import Job
 from tunewright_api.names import ExitCode, Stage
 from tunewright_api.results import TrainResult
 from tunewright_trainer.errors import StageError, classify, not_yet
-from tunewright_trainer.launch import available_cpus, judge, wait_for_name, worker_command
+from tunewright_trainer.launch import (
+    RENDEZVOUS_TIMEOUT_ENV,
+    available_cpus,
+    judge,
+    rendezvous_timeout,
+    wait_for_name,
+    worker_command,
+)
+from tunewright_trainer.processes import COLLECTIVE_TIMEOUT_ENV, collective_timeout
 from tunewright_trainer.rundir import RunDirectory
 
 WORK = Path("/mnt/claims/out/.work")
@@ -40,6 +48,16 @@ class DistBackendError(RuntimeError):
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ExitCode.OUT_OF_MEMORY, "microBatchSize"),
         (RuntimeError("[gloo] Connection closed by peer [::1]:4"), ExitCode.PEER_LOST, "another process"),
         (DistBackendError("NCCL error"), ExitCode.PEER_LOST, "another process"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            ExitCode.OUT_OF_MEMORY,
+            "CUBLAS_STATUS_ALLOC_FAILED",
+        ),
+        (
+            DistBackendError("ncclUnhandledCudaError: failed.\nLast error:\nFailed to CUDA calloc async 608 bytes"),
+            ExitCode.OUT_OF_MEMORY,
+            "lower hyperparameters.microBatchSize",
+        ),
         (KeyError("x"), ExitCode.INTERNAL, "KeyError"),
     ],
 )
@@ -53,6 +71,23 @@ def test_a_process_without_peers_loses_none() -> None:
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
     assert classify(refused, [], free=lambda _: 1 << 40).code is ExitCode.INTERNAL
     assert classify(refused, [], free=lambda _: 1 << 40, peers=True).code is ExitCode.PEER_LOST
+
+
+@pytest.mark.parametrize("text", ["10m", "", "0", "-1", "nan", "inf"])
+def test_a_timeout_that_is_no_number_of_seconds_is_named(text: str) -> None:
+    with pytest.raises(StageError) as caught:
+        rendezvous_timeout({RENDEZVOUS_TIMEOUT_ENV: text})
+    assert (caught.value.code, caught.value.message) == (
+        ExitCode.INVALID_CONFIG,
+        f"the environment variable TUNEWRIGHT_RENDEZVOUS_TIMEOUT is '{text}': write a number of seconds, such as 600",
+    )
+
+
+def test_timeouts_have_a_default_and_may_be_fractions(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (rendezvous_timeout({}), rendezvous_timeout({RENDEZVOUS_TIMEOUT_ENV: "0.5"})) == (600, 0.5)
+    monkeypatch.setenv(COLLECTIVE_TIMEOUT_ENV, "10m")
+    with pytest.raises(StageError, match="TUNEWRIGHT_COLLECTIVE_TIMEOUT is '10m'"):
+        collective_timeout()
 
 
 def test_what_an_earlier_stage_writes_is_nobodys_permission() -> None:

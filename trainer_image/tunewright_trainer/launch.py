@@ -14,6 +14,7 @@ from tunewright_api.trainer_config import Rendezvous
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.rundir import RUN_DIR_ENV, RunDirectory
 from tunewright_trainer.startup import STARTED_ENV, process_start
+from tunewright_trainer.timeouts import seconds
 
 NODE_RANK_ENV = "JOB_COMPLETION_INDEX"
 RENDEZVOUS_TIMEOUT_ENV = "TUNEWRIGHT_RENDEZVOUS_TIMEOUT"
@@ -38,7 +39,7 @@ def find_rendezvous(rendezvous: Rendezvous, environment: Mapping[str, str]) -> R
 
 def rendezvous_timeout(environment: Mapping[str, str]) -> float:
     """Seconds to wait for the other pods."""
-    return float(environment.get(RENDEZVOUS_TIMEOUT_ENV, RENDEZVOUS_TIMEOUT))
+    return seconds(environment, RENDEZVOUS_TIMEOUT_ENV, RENDEZVOUS_TIMEOUT)
 
 
 def is_distributed(rendezvous: Rendezvous) -> bool:

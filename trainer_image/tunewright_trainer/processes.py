@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tunewright_trainer.timeouts import seconds
+
 COLLECTIVE_TIMEOUT_ENV = "TUNEWRIGHT_COLLECTIVE_TIMEOUT"
 COLLECTIVE_TIMEOUT = 600
 """Seconds after which a collective without an answer counts as a lost peer (a node that vanished without closing
@@ -72,9 +74,13 @@ class Processes:
             dist.barrier(group=group or self.control)
 
 
-def collective_timeout() -> int:
-    """Seconds."""
-    return int(os.environ.get(COLLECTIVE_TIMEOUT_ENV, COLLECTIVE_TIMEOUT))
+def collective_timeout() -> float:
+    """Seconds.
+
+    Raises:
+        StageError: INVALID_CONFIG for what is no number of them.
+    """
+    return seconds(os.environ, COLLECTIVE_TIMEOUT_ENV, COLLECTIVE_TIMEOUT)
 
 
 def join(*, distributed: bool) -> Processes:

@@ -7,6 +7,7 @@ from tunewright_api.names import ExitCode
 from tunewright_trainer.checkpoint import directory
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.processes import Processes
+from tunewright_trainer.timeouts import seconds
 
 CHECKPOINT_TIMEOUT_ENV = "TUNEWRIGHT_CHECKPOINT_TIMEOUT"
 CHECKPOINT_TIMEOUT = 120
@@ -26,7 +27,7 @@ def agree(root: Path, processes: Processes) -> int | None:
         return None
     unseen: StageError | None = None
     try:
-        directory.wait_for(root, step, float(os.environ.get(CHECKPOINT_TIMEOUT_ENV, CHECKPOINT_TIMEOUT)))
+        directory.wait_for(root, step, seconds(os.environ, CHECKPOINT_TIMEOUT_ENV, CHECKPOINT_TIMEOUT))
     except StageError as error:
         unseen = error
     (blind,) = processes.total([int(unseen is not None)])
