@@ -66,13 +66,15 @@ def test_a_checkpoint_that_shows_late_is_waited_for(tmp_path: Path) -> None:
         now[0] += seconds
         if now[0] >= 5:
             directory.path_of(tmp_path, 4).mkdir(exist_ok=True)
+        if now[0] >= 6:
+            (tmp_path / "step-4" / directory.DESCRIPTION).write_text(RUN.to_json({}))
 
     directory.wait_for(tmp_path, 4, 10, sleep, lambda: now[0])
-    assert now[0] == 5
+    assert now[0] == 6
     with pytest.raises(StageError, match=r"cannot read .*/step-8: .* within 10 s") as caught:
         directory.wait_for(tmp_path, 8, 10, sleep, lambda: now[0])
     assert caught.value.code is ExitCode.INPUT_NOT_READABLE
-    assert now[0] == 15
+    assert now[0] == 16
 
 
 def test_what_is_saved_is_the_state_at_the_step_whatever_training_does_next(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def wait_for(
         StageError: INPUT_NOT_READABLE after `timeout` seconds.
     """
     end = clock() + timeout
-    while step not in complete_steps(root):
+    while step not in complete_steps(root) or fault(path_of(root, step)):
         if clock() >= end:
             raise not_readable(
                 path_of(root, step),
