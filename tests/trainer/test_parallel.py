@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,9 +21,11 @@ from tunewright_api.names import ExitCode
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.objectives.objective import IGNORED, Batch
-from tunewright_trainer.parallel.alignment import aligned
+from tunewright_trainer.objectives.supervised import Supervised
+from tunewright_trainer.parallel.alignment import aligned, common_shape
 from tunewright_trainer.parallel.division import PIPELINED, check_division, divide
 from tunewright_trainer.parallel.gradients import buckets, clip, squared_norm
+from tunewright_trainer.parallel.pipeline import _Flow
 from tunewright_trainer.parallel.stages import StageModel
 from tunewright_trainer.rules import violations
 
@@ -293,13 +296,33 @@ def batch(length: int, **inputs: torch.Tensor) -> Batch:
     )
 
 
+def together(micro_batches: list[Batch]) -> list[Batch]:
+    shape = common_shape(micro_batches)
+    return [aligned(one, shape) for one in micro_batches]
+
+
 def test_micro_batches_of_a_step_get_one_length() -> None:
-    short, long = aligned([batch(2), batch(4)])
+    short, long = together([batch(2), batch(4)])
     assert short.inputs["input_ids"].tolist() == [[1, 1, 0, 0]]
     assert short.inputs["attention_mask"].tolist() == [[1, 1, 0, 0]]
     assert short.labels.tolist() == [[1, 1, IGNORED, IGNORED]]
     assert (short.units, short.tokens) == (1, 2)
     assert long.labels.tolist() == [[1, 1, 1, 1]]
+
+
+def test_the_watchdog_sees_each_micro_batch_of_a_pipeline_when_its_turn_comes() -> None:
+    taken: list[int] = []
+
+    class Followed(list[Batch]):
+        def __getitem__(self, index: Any) -> Any:
+            taken.append(index)
+            return super().__getitem__(index)
+
+    part = StageModel(small("llama"), 0, 2)
+    flow = _Flow(part, Followed([batch(2), batch(4)]), Supervised(), nullcontext, 1.0)
+    for index in range(2):
+        assert flow(index=torch.tensor(index)).shape == (1, 4, SMALL["hidden_size"])
+        assert taken[-1] == index
 
 
 def test_packed_rows_are_filled_up_with_rows_that_nothing_counts() -> None:
@@ -312,7 +335,7 @@ def test_packed_rows_are_filled_up_with_rows_that_nothing_counts() -> None:
     )
     ids = torch.ones(2, 4, dtype=torch.long)
     many = Batch(inputs={"input_ids": ids, "position_ids": ids}, labels=ids, units=6, tokens=8, samples=2)
-    grown, same = aligned([few, many])
+    grown, same = together([few, many])
     assert grown.inputs["input_ids"].tolist() == [[5, 6, 7, 0], [0, 0, 0, 0]]
     assert grown.inputs["position_ids"].tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
     assert grown.labels.tolist() == [[IGNORED, 6, IGNORED, IGNORED], [IGNORED] * 4]
@@ -324,7 +347,7 @@ def test_what_is_added_to_a_flat_row_is_a_sequence_of_its_own() -> None:
     ends = torch.tensor([0, 2, 3], dtype=torch.int32)
     flat = batch(3, cu_seq_lens_q=ends, cu_seq_lens_k=ends)
     longest = {"max_length_q": 2, "max_length_k": 2}
-    grown, _ = aligned([replace(flat, inputs=flat.inputs | longest), batch(7)])
+    grown, _ = together([replace(flat, inputs=flat.inputs | longest), batch(7)])
     assert grown.inputs["cu_seq_lens_q"].tolist() == grown.inputs["cu_seq_lens_k"].tolist() == [0, 2, 3, 7]
     assert (grown.inputs["max_length_q"], grown.inputs["max_length_k"]) == (4, 4)
     assert grown.inputs["cu_seq_lens_q"].dtype == torch.int32
@@ -332,7 +355,7 @@ def test_what_is_added_to_a_flat_row_is_a_sequence_of_its_own() -> None:
 
 def test_an_input_that_cannot_be_lengthened_is_named() -> None:
     with pytest.raises(StageError, match="cannot lengthen the model's input pixel_values"):
-        aligned([batch(2, pixel_values=torch.ones(1, 3))])
+        common_shape([batch(2, pixel_values=torch.ones(1, 3))])
 
 
 @given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 20))

@@ -1,5 +1,7 @@
 """The held-out loss is a mean over all units, however many processes share the records."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given
@@ -47,6 +49,18 @@ def test_each_record_counts_once_and_all_processes_make_as_many_passes(
     assert sum(share * own for share, own in zip(shares, units, strict=True)) == pytest.approx(records * (records - 1))
     assert sum(units) == records * (records + 1) // 2
     assert len({strategy.calls for strategy in strategies}) == 1
+
+
+def test_each_micro_batch_shows_that_the_evaluation_goes_on() -> None:
+    strategy, processes = Replay(0, 1), Telling([], 1)
+    followed: list[int] = []
+
+    def follow(firsts: Sequence[int]) -> Sequence[int]:
+        followed.extend(firsts)
+        return firsts
+
+    Validation(Counting(), 7, 3, strategy=strategy, objective=None, processes=processes).loss(follow)  # type: ignore[arg-type]
+    assert followed == [0, 3, 6]
 
 
 class Telling(Processes):

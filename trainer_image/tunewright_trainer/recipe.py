@@ -204,7 +204,8 @@ class Recipe:
             record = self._record(result, rate, totals, clock)
             if self._evaluates():
                 self.hooks.enter("evaluate", self.step)
-                record = replace(record, figures={**record.figures, EVAL_LOSS: self.validation.loss()})
+                evaluated = self.validation.loss(self.watchdog.follow)
+                record = replace(record, figures={**record.figures, EVAL_LOSS: evaluated})
                 # Its time is not the next step's.
                 clock.lap()
             self.hooks.finish(record)

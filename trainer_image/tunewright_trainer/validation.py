@@ -1,6 +1,6 @@
 """The loss on the held-out records in the middle of a run, shared by all processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -37,20 +37,24 @@ class Validation:
         self._source, self._records, self._micro_batch = source, records, micro_batch
         self._strategy, self._objective, self._processes = strategy, objective, processes
 
-    def loss(self) -> float:
-        """The same number on all processes; 0 where nothing is counted."""
+    def loss(self, follow: Callable[[Sequence[int]], Sequence[int]] = list) -> float:
+        """The same number on all processes; 0 where nothing is counted.
+
+        Args:
+            follow: Given the first records of the micro batches; each one that is taken shows that it goes on.
+        """
         total, units = 0.0, 0
-        for batch in self._batches():
+        for batch in self._batches(follow):
             total += self._strategy.evaluate([to_device(batch, self._processes.device)], self._objective)
             units += batch.units
         copies = self._processes.world_size // self._strategy.data_size
         (counted,) = self._processes.total([units])
         return total * copies / counted if counted else 0.0
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self, follow: Callable[[Sequence[int]], Sequence[int]]) -> Iterator[Batch]:
         """What this process reads: every `data_size`-th micro batch; where they run out, one that does not count."""
         stride = self._micro_batch * self._strategy.data_size
-        for first in range(0, self._records, stride):
+        for first in follow(range(0, self._records, stride)):
             start = first + self._strategy.data_rank * self._micro_batch
             if start < self._records:
                 yield self._source.batch(range(start, min(start + self._micro_batch, self._records)))

@@ -25,12 +25,12 @@ SHARE = 0.8
 SLOWEST = 5
 """A phase may take this many times as long as the longest one so far, whatever the timeout."""
 
-TIMED = frozenset({"smoke", "batch", "agree", "step"})
+TIMED = frozenset({"smoke", "batch", "agree", "step", "evaluate"})
 """Phases whose length is bounded: all processes wait for each other."""
 
-BUSY = frozenset({"setup", "evaluate"})
-"""Phases of any length, such as loading a large model, in which a process that gets on uses its CPU. Saving is in
-neither: it waits for disks, which are slow rather than hung."""
+BUSY = frozenset({"setup"})
+"""Phases of any length: who loads a large model and gets on uses its CPU. Saving is in neither: it waits for disks,
+which are slow rather than hung."""
 
 BUSY_SHARE = 0.01
 """Of the limit: CPU time that shows that a process gets on. The threads of gloo use a fifth of it while all wait."""
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Watchdog:
-    """Measures how long the loop stays in one phase, or at one micro batch of a step, or does without the CPU.
+    """Measures how long the loop stays in one phase, or at one micro batch of it, or does without the CPU.
 
     Args:
         rank: Of this process.

@@ -1,8 +1,8 @@
 """Micro batches of one shape: the stages of a pipeline exchange tensors of one shape throughout a step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,24 +20,33 @@ _LONGEST = ("max_length_q", "max_length_k")
 """Inputs of FlashAttention's variable-length kernel: cumulative lengths of the sequences of one row; the longest."""
 
 
-def aligned(micro_batches: Sequence[Batch]) -> list[Batch]:
-    """The same micro batches with as many rows, and rows as long, as the largest of them has.
+class Shape(NamedTuple):
+    """Of every micro batch of a step."""
+
+    rows: int
+    length: int
+
+
+def common_shape(micro_batches: Iterable[Batch]) -> Shape:
+    """As many rows, and rows as long, as the largest micro batch has.
 
     Raises:
         StageError: INVALID_CONFIG for an input of the model that nobody has said how to lengthen.
     """
-    names = {name for batch in micro_batches for name in batch.inputs}
-    if unknown := sorted(names - _PADDED - {*_ENDS, *_LONGEST}):
-        raise StageError(
-            ExitCode.INVALID_CONFIG,
-            f"distributed.pipeline cannot lengthen the model's input {unknown[0]}: use ddp, deepspeed or fsdp",
-        )
-    rows = max(batch.labels.shape[0] for batch in micro_batches)
-    length = max(batch.labels.shape[1] for batch in micro_batches)
-    return [_grown(batch, rows, length) for batch in micro_batches]
+    rows = length = 0
+    for batch in micro_batches:
+        if unknown := sorted(set(batch.inputs) - _PADDED - {*_ENDS, *_LONGEST}):
+            raise StageError(
+                ExitCode.INVALID_CONFIG,
+                f"distributed.pipeline cannot lengthen the model's input {unknown[0]}: use ddp, deepspeed or fsdp",
+            )
+        rows, length = max(rows, batch.labels.shape[0]), max(length, batch.labels.shape[1])
+    return Shape(rows, length)
 
 
-def _grown(batch: Batch, rows: int, length: int) -> Batch:
+def aligned(batch: Batch, shape: Shape) -> Batch:
+    """The same micro batch in a shape that is not smaller."""
+    rows, length = shape
     inputs: dict[str, Any] = {
         name: _filled(value, rows, length, 0) if name in _PADDED else value for name, value in batch.inputs.items()
     }

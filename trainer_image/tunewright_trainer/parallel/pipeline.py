@@ -5,7 +5,6 @@ Ranks are counted as in Megatron-LM: the copies of one stage are neighbours, so 
 up within a node where that is possible, and only activations travel between nodes.
 """
 
-import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -19,13 +18,13 @@ from tunewright_api.names import ExitCode
 from tunewright_trainer import weights
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.objectives.objective import Batch, Objective
-from tunewright_trainer.parallel.alignment import aligned
+from tunewright_trainer.parallel.alignment import aligned, common_shape
 from tunewright_trainer.parallel.gradients import clip, squared_norm, sum_over
 from tunewright_trainer.parallel.replica import restore_trainable, trainable_state
 from tunewright_trainer.parallel.stages import StageModel
 from tunewright_trainer.parallel.strategy import OptimizerFactory, StepResult
 from tunewright_trainer.parallel.update import Cast, evaluating, set_learning_rate
-from tunewright_trainer.processes import COLLECTIVE_TIMEOUT, COLLECTIVE_TIMEOUT_ENV, Processes
+from tunewright_trainer.processes import Processes, collective_timeout
 
 
 class PipelineParallel:
@@ -65,7 +64,7 @@ class PipelineParallel:
     ) -> StepResult:
         """See `Strategy.step`."""
         set_learning_rate(self._optimizer, learning_rate)
-        flow = _Flow(self._part, aligned(micro_batches), objective, self._cast, 1 / units)
+        flow = _Flow(self._part, micro_batches, objective, self._cast, 1 / units)
         total = flow.run(self._stage_of(flow), backward=True)
         norm = self._exchange_gradients()
         dist.all_reduce(total)
@@ -79,7 +78,7 @@ class PipelineParallel:
         wanted = len(micro_batches)
         # 1F1B wants as many micro batches as stages: the last one is repeated, and its repetitions do not count.
         filled = [*micro_batches, *([micro_batches[-1]] * (self._stages - wanted))]
-        flow = _Flow(self._part, aligned(filled), objective, self._cast, 1.0)
+        flow = _Flow(self._part, filled, objective, self._cast, 1.0)
         with evaluating(self._model), torch.no_grad():
             total = flow.run(self._stage_of(flow), backward=False, counted=wanted)
         dist.all_reduce(total)
@@ -166,11 +165,12 @@ class _Flow(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.part = part
         self._micro_batches, self._objective, self._cast, self._scale = micro_batches, objective, cast, scale
-        self.shape = micro_batches[0].labels.shape
+        self.shape = common_shape(micro_batches)
 
     def forward(self, received: Tensor | None = None, *, index: Tensor) -> Tensor:
         """Hidden states for the next stage; in the last one the scaled loss, of shape (1,)."""
-        batch = self._micro_batches[int(index)]
+        # Each one is taken when its turn comes, which shows the watchdog that the step goes on.
+        batch = aligned(self._micro_batches[int(index)], self.shape)
         with self._cast():
             if not self.part.last:
                 return self.part.hidden(batch.inputs, received)
@@ -209,7 +209,7 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 def _own_group(groups: Sequence[Sequence[int]]) -> Any:
     """The group that this rank is in; every rank makes all of them, in the same order."""
     own = None
-    timeout = timedelta(seconds=int(os.environ.get(COLLECTIVE_TIMEOUT_ENV, COLLECTIVE_TIMEOUT)))
+    timeout = timedelta(seconds=collective_timeout())
     for ranks in groups:
         made = dist.new_group(list(ranks), timeout=timeout)
         if dist.get_rank() in ranks:
