@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_passed_over_but_not_all_progress(
         StageError, match=r"no checkpoint in .* is whole \(step-4/rank-0.pt has .* begin anew"
     ) as caught:
         agree(tmp_path, ALONE)
-    assert caught.value.code is ExitCode.INVALID_CONFIG
+    assert caught.value.code is ExitCode.INPUT_NOT_READABLE
 
 
 def test_damaged_content_is_said_with_what_to_remove(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_damaged_content_is_said_with_what_to_remove(tmp_path: Path) -> None:
     with pytest.raises(StageError) as caught:
         checkpointer(tmp_path).load(6)
     assert (caught.value.code, caught.value.message) == (
-        ExitCode.INVALID_CONFIG,
+        ExitCode.INPUT_NOT_READABLE,
         f"the content of {file} is damaged: remove {file.parent} to go on from step 4",
     )
 

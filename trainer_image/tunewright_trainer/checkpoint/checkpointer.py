@@ -98,7 +98,7 @@ class Checkpointer:
         """The strategy's state after `step` steps; the random number generators are set at once.
 
         Raises:
-            StageError: INVALID_CONFIG for a checkpoint of another run, or one whose content is damaged.
+            StageError: INVALID_CONFIG for a checkpoint of another run, INPUT_NOT_READABLE for damaged content.
         """
         directory.check(self._root, step, self._description)
         own = self._read(step, self._processes.rank)
@@ -142,12 +142,12 @@ class Checkpointer:
         try:
             content: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
         except Exception as error:
-            named = classify(error, [])
-            if named.code is not ExitCode.INTERNAL:
-                raise named from error
+            # A volume that fails may work at the next attempt, and memory that is short damages nothing.
+            if isinstance(error, OSError) or classify(error, []).code is not ExitCode.INTERNAL:
+                raise
             before = [other for other in directory.complete_steps(self._root) if other < step]
             then = f"go on from step {before[-1]}" if before else "begin anew"
             raise StageError(
-                ExitCode.INVALID_CONFIG, f"the content of {file} is damaged: remove {path} to {then}"
+                ExitCode.INPUT_NOT_READABLE, f"the content of {file} is damaged: remove {path} to {then}"
             ) from error
         return content

@@ -125,14 +125,14 @@ def pass_over(root: Path) -> int | None:
     """`newest`, after those above it lost their name; they stay as `damaged-N` for people to look at.
 
     Raises:
-        StageError: INVALID_CONFIG if there are checkpoints but none is whole: whether all progress is given up is for
-            a person to say.
+        StageError: INPUT_NOT_READABLE if there are checkpoints but none is whole: whether all progress is given up is
+            for a person to say.
     """
     good = newest(root)
     damaged = {step: fault(path_of(root, step)) for step in complete_steps(root) if good is None or step > good}
     if good is None and damaged:
         raise StageError(
-            ExitCode.INVALID_CONFIG,
+            ExitCode.INPUT_NOT_READABLE,
             f"no checkpoint in {root} is whole ({'; '.join(map(str, damaged.values()))}): put back the missing files, "
             "or remove these directories to begin anew",
         )

@@ -18,8 +18,8 @@ def agree(root: Path, processes: Processes) -> int | None:
     """The step that rank 0 resumes from, seen by all ranks.
 
     Raises:
-        StageError: INPUT_NOT_READABLE when this rank does not see it in time, PEER_LOST when another one does not;
-            INVALID_CONFIG on rank 0 when no checkpoint is whole.
+        StageError: INPUT_NOT_READABLE when this rank does not see it in time, or none is whole; PEER_LOST when another
+            rank does not see it.
     """
     newest = directory.pass_over(root) if processes.rank == 0 else None
     step = processes.from_first(-1 if newest is None else newest)
