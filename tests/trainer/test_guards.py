@@ -136,6 +136,47 @@ def test_a_constant_loss_never_ends_a_run(loss: float, steps: int) -> None:
     assert stopped_at([loss] * steps, Divergence(factor=1.01, patience=1)) is None
 
 
+BROKEN_GRADIENT = """
+import os, sys
+
+if sys.orig_argv[1:3] != ["-m", "tunewright_trainer"] and os.environ.get("RANK") == "1":
+    from tunewright_trainer.objectives.supervised import Supervised
+
+    loss, calls = Supervised.loss, [0]
+
+    def broken(self, model, batch):
+        value = loss(self, model, batch)
+        calls[0] += 1
+        if calls[0] == 3:
+            value.register_hook(lambda gradient: gradient * float("nan"))
+        return value
+
+    Supervised.loss = broken
+"""
+"""A worker of rank 1 whose third gradient is no number, although its loss is one."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_broken_gradient_is_never_saved(job: Callable[..., Job], tmp_path: Path) -> None:
+    """DeepSpeed leaves such a step out and would go on."""
+    run = job(
+        method={"full": {}},
+        distributed={"deepspeed": {"zeroStage": 2}},
+        checkpoint={"everySteps": 1},
+        hyperparameters={"maxSteps": 6, "microBatchSize": 2},
+    )
+    run.config["rendezvous"]["processesPerNode"] = 2
+    run.must("prepare")
+    (tmp_path / "sitecustomize.py").write_text(BROKEN_GRADIENT)
+    finished = run.run("train", env={"PYTHONPATH": f"{tmp_path}:{REPO / 'crds'}:{REPO / 'trainer_image'}"})
+    assert finished.code == ExitCode.DIVERGED, finished.describe()
+    assert finished.message["message"].startswith("the norm of the gradient became inf at step 3: ")
+    steps = {path.name for path in (run.work / "checkpoints").glob("step-*")}
+    assert steps
+    assert steps <= {"step-1", "step-2"}
+
+
 # --- leaks ------------------------------------------------------------------------------------
 
 
