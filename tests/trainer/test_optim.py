@@ -212,15 +212,16 @@ def test_a_checkpoint_does_not_change_the_course(name: OptimizerName) -> None:
         assert torch.equal(got, want)
 
 
-def test_moments_take_one_byte_but_those_of_embeddings() -> None:
-    model = nn.ModuleDict({"embed": nn.Embedding(128, 64), "up": nn.Linear(64, 128, bias=False)})
+@pytest.mark.parametrize("embedding", ["embed_tokens", "wte", "word_embeddings"])
+def test_moments_take_one_byte_but_those_of_embeddings(embedding: str) -> None:
+    model = nn.ModuleDict({embedding: nn.Embedding(128, 64), "up": nn.Linear(64, 128, bias=False)})
     settings = Hyperparameters(optimizer=OptimizerName.ADAMW_8BIT)
     optimizer = build_optimizer(model.named_parameters(), settings, "cpu")
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     assert optimizer.state[model["up"].weight]["state1"].dtype is torch.uint8
-    assert optimizer.state[model["embed"].weight]["state1"].dtype is torch.float32
+    assert optimizer.state[model[embedding].weight]["state1"].dtype is torch.float32
 
 
 @pytest.mark.parametrize(

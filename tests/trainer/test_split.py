@@ -68,3 +68,8 @@ def test_the_same_global_batch_gives_the_same_plan_for_any_number_of_processes()
     two = plan_run(Hyperparameters(micro_batch_size=2, gradient_accumulation_steps=2, warmup_ratio=0.1), 100, 2)
     assert one == two
     assert (one.total_steps, one.warmup_steps) == (38, 4)
+
+
+def test_the_warm_up_is_no_step_longer_for_what_binary_fractions_cannot_say() -> None:
+    assert plan_run(Hyperparameters(max_steps=100, warmup_ratio=0.07), 100, 1).warmup_steps == 7
+    assert plan_run(Hyperparameters(max_steps=100, warmup_ratio=0.071), 100, 1).warmup_steps == 8

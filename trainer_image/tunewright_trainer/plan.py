@@ -41,4 +41,5 @@ def plan_run(hyperparameters: Hyperparameters, records: int, world_size: int) ->
     if steps is None:
         epochs = hyperparameters.epochs or DEFAULT_EPOCHS
         steps = math.ceil(epochs * records / global_batch)
-    return RunPlan(records, global_batch, steps, math.ceil(hyperparameters.warmup_ratio * steps))
+    # 0.07 x 100 is 7.000000000000001: no step more for it.
+    return RunPlan(records, global_batch, steps, math.ceil(round(hyperparameters.warmup_ratio * steps, 9)))

@@ -12,6 +12,9 @@ from tunewright_api.hyperparameters import Optimizer as OptimizerName
 from tunewright_trainer.methods.qlora import silence
 from tunewright_trainer.optim.groups import decay_groups
 
+_EMBEDDINGS = ("embed", "wte", "wpe")
+"""Parts of names of embeddings: embed_tokens, word_embeddings, embed_in; wte and wpe as in GPT-2, GPT-J and MPT."""
+
 EMBEDDING_BITS = 32
 """Bits of the moments of embeddings: their gradients are sparse and uneven, and 8 bits make training unstable
 (Dettmers et al. 2022, arXiv:2110.02861, section 2.3)."""
@@ -49,5 +52,5 @@ def _keep_embeddings_exact(named: Iterable[tuple[str, nn.Parameter]]) -> None:
 
     manager = GlobalOptimManager.get_instance()
     for name, parameter in named:
-        if parameter.requires_grad and "embed" in name:
+        if parameter.requires_grad and any(part in name for part in _EMBEDDINGS):
             manager.override_config(parameter, "optim_bits", EMBEDDING_BITS)

@@ -15,8 +15,6 @@ def learning_rate(step: int, *, peak: float, scheduler: Scheduler, warmup_steps:
     """
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)
-    if step >= total_steps:
-        return peak if scheduler is Scheduler.CONSTANT else 0.0
     share = (step - warmup_steps) / (total_steps - warmup_steps)
     match scheduler:
         case Scheduler.COSINE:
