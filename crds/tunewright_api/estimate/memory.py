@@ -110,7 +110,7 @@ def _part_memory(shape: ModelShape, settings: Settings, part: Part) -> Memory:
         settings,
         Moment.BACKWARD,
         weights=states.weights + states.casts,
-        gradients=states.gradients if settings.accumulation > 1 or settings.ewc else 0,
+        gradients=states.gradients if settings.keeps_gradients else 0,
         optimizer=states.optimizer,
         activations=forward.kept + around,
         buffers=states.bucket,

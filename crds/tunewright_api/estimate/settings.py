@@ -136,6 +136,15 @@ class Settings:
         return self.train in {Train.LORA, Train.QLORA}
 
     @property
+    def keeps_gradients(self) -> bool:
+        """Whether all gradients are there when a backward pass begins.
+
+        They are where several backward passes add up, and in the buckets that DDP allocates once.
+        """
+        ddp = self.shard is Shard.NOTHING and self.pipeline == 1 and self.processes > 1
+        return self.accumulation > 1 or self.ewc or ddp
+
+    @property
     def autocast(self) -> bool:
         """Whether fp32 weights are cast per operation, instead of being held in 16 bits by DeepSpeed."""
         return self.half and not self.shard.deepspeed

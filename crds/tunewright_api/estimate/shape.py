@@ -8,9 +8,27 @@ from typing import Any
 
 # Families whose feed-forward has two matrices instead of the three of a gated one (Shazeer 2020, arXiv:2002.05202).
 _UNGATED = frozenset(
-    {"gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "opt", "bloom", "falcon", "phi", "starcoder2"}
+    {
+        "apertus",
+        "arcee",
+        "biogpt",
+        "bloom",
+        "codegen",
+        "falcon",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neo",
+        "gpt_neox",
+        "gptj",
+        "nemotron",
+        "opt",
+        "persimmon",
+        "phi",
+        "starcoder2",
+    }
 )
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+_ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chunked_attention"})
+_OTHER_LAYERS = ("mamba", "ssm", "conv", "lru", "linear_attention")
 
 
 class UnknownModelError(ValueError):
@@ -114,13 +132,12 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
     """The shape that a config.json describes, with the names that transformers gives the numbers.
 
     Raises:
-        UnknownModelError: A number is missing, or the model is a mixture of experts.
+        UnknownModelError: A number is missing, or the model is a mixture of experts or has layers without attention.
     """
     text = config.get("text_config")
     if isinstance(text, Mapping):
         config = {**config, **text}
-    if any(int(config.get(name) or 0) > 1 for name in _EXPERTS):
-        raise UnknownModelError("it is a mixture of experts, which is not estimated")
+    _refuse_other_layers(config)
     hidden = _number(config, "hidden_size", "n_embd")
     heads = _number(config, "num_attention_heads", "n_head")
     kind = str(config.get("model_type", ""))
@@ -129,7 +146,7 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
         hidden=hidden,
         intermediate=_optional(config, "intermediate_size", "n_inner") or 4 * hidden,
         heads=heads,
-        kv_heads=_optional(config, "num_key_value_heads") or heads,
+        kv_heads=1 if _one_key(config, kind) else _optional(config, "num_key_value_heads") or heads,
         head_size=_optional(config, "head_dim") or hidden // heads,
         vocabulary=_number(config, "vocab_size"),
         # transformers ties unless the file says otherwise, but writes the field whenever it differs.
@@ -137,6 +154,24 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
         gated=kind not in _UNGATED,
         attention_bias=bool(config.get("attention_bias", kind.startswith("qwen2"))),
     )
+
+
+def _refuse_other_layers(config: Mapping[str, Any]) -> None:
+    """Any count of experts above 1, and any setting of layers that are not attention, whatever the family calls it."""
+    for name, value in config.items():
+        if "expert" in name and "per_tok" not in name and isinstance(value, int) and value > 1:
+            raise UnknownModelError(f"it is a mixture of experts ({name}: {value}), which is not estimated")
+        if value and any(name.startswith(other) for other in _OTHER_LAYERS):
+            raise UnknownModelError(f"it has other layers than attention ({name}), which are not estimated")
+    for name in ("layer_types", "layers_block_type", "block_types", "hybrid_layer_pattern"):
+        kinds = config.get(name)
+        if isinstance(kinds, list | tuple) and (other := sorted({str(kind) for kind in kinds} - _ATTENTION)):
+            raise UnknownModelError(f"it has layers of {', '.join(other)} ({name}), which are not estimated")
+
+
+def _one_key(config: Mapping[str, Any], kind: str) -> bool:
+    """Whether all heads share one key and value (Shazeer 2019, arXiv:1911.02150), as Falcon's do unless it says so."""
+    return kind == "falcon" and bool(config.get("multi_query", True)) and not config.get("new_decoder_architecture")
 
 
 def _number(config: Mapping[str, Any], *names: str) -> int:

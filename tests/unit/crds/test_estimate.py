@@ -242,7 +242,9 @@ def test_a_stage_of_a_pipeline_holds_its_share_of_the_layers() -> None:
     [
         pytest.param({"num_hidden_layers": 2}, "config.json has no hidden_size", id="a number is missing"),
         pytest.param(
-            {"num_local_experts": 8, "hidden_size": 64}, "it is a mixture of experts, which is not estimated", id="moe"
+            {"num_local_experts": 8, "hidden_size": 64},
+            "it is a mixture of experts (num_local_experts: 8), which is not estimated",
+            id="moe",
         ),
     ],
 )
@@ -250,6 +252,34 @@ def test_a_model_that_cannot_be_estimated_says_why(config: dict[str, int], messa
     with pytest.raises(UnknownModelError) as raised:
         read_shape(config)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        pytest.param(
+            {"moe_num_experts": 64},
+            "a mixture of experts (moe_num_experts: 64), which is",
+            id="experts by another name",
+        ),
+        pytest.param({"mamba_d_state": 16}, "other layers than attention (mamba_d_state), which are", id="a hybrid"),
+        pytest.param(
+            {"layer_types": ["full_attention", "conv"]}, "layers of conv (layer_types), which are", id="convolutions"
+        ),
+    ],
+)
+def test_layers_that_no_formula_holds_for_are_refused(given: dict[str, Any], message: str) -> None:
+    config = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 256}
+    read_shape({**config, "layer_types": ["full_attention", "sliding_attention"], "num_experts_per_tok": 8})
+    with pytest.raises(UnknownModelError) as raised:
+        read_shape({**config, **given})
+    assert str(raised.value).endswith(f"{message} not estimated")
+
+
+def test_the_buckets_of_ddp_hold_all_gradients_when_the_backward_pass_begins() -> None:
+    alone, two = (compute_memory(SMOLLM, Settings(half=False, processes=n, sequence=4096)) for n in (1, 2))
+    assert (alone.moment, alone.gradients) == (Moment.BACKWARD, 0)
+    assert (two.moment, two.gradients) == (Moment.BACKWARD, 4 * SMOLLM.parameters)
 
 
 def test_names_of_older_families_are_read() -> None:
