@@ -167,6 +167,7 @@ def _load(config: TrainerConfig, path: Path, device: str, settings: Any, attenti
     )
     if config.method.qlora is not None:
         qlora.keep_trainable(model)
+        qlora.let_go_of_files(model)
     model.config.use_cache = False
     return model
 

@@ -44,6 +44,16 @@ def keep_trainable(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def let_go_of_files(model: nn.Module) -> None:
+    """Copy what stays as it was in the files. On a CPU such a weight is a view of its mapped file, whose pages all stay
+    in this process's memory as long as one view does: those of the weights that are in 4 bits now, too."""
+    from bitsandbytes.nn import Params4bit
+
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and not isinstance(parameter, Params4bit):
+            parameter.data = parameter.data.clone()
+
+
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def round_trip(model: nn.Module, method: QloraMethod, dtype: torch.dtype) -> None:
     """Replace the weights that training saw in 4 bits by what it saw: quantised and restored, in place.
