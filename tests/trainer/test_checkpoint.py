@@ -134,7 +134,8 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(tmp_path: 
     assert (caught.value.code, caught.value.message) == (
         ExitCode.INVALID_CONFIG,
         f'{tmp_path}/step-7 belongs to another run (processes was 1 and is 2; method was {{"full":{{}}}} and is '
-        '{"lora":{"rank":4}}; precision was FP32 and is BF16): remove it to begin anew',
+        '{"lora":{"rank":4}}; precision was FP32 and is BF16): go back to what was, or '
+        f"remove {tmp_path} to begin anew",
     )
 
 

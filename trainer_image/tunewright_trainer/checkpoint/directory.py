@@ -74,7 +74,8 @@ def check(root: Path, step: int, run: Description) -> None:
     if differing:
         raise StageError(
             ExitCode.INVALID_CONFIG,
-            f"{path} belongs to another run ({'; '.join(differing)}): remove it to begin anew",
+            f"{path} belongs to another run ({'; '.join(differing)}): go back to what was, or remove {root} to begin "
+            "anew",
         )
 
 
