@@ -30,8 +30,8 @@ class NvmeVolume(Model):
     """Local disk of each training pod, empty at its start and removed with it."""
 
     size: Quantity = Field(
-        description="Space, for example 800Gi: 12 bytes per parameter of the optimizer and 2 of the weights, over all "
-        "pods."
+        description="Space of each pod, for example 800Gi. All pods together need 28 bytes per trained parameter of "
+        "the optimizer, with the copies of a checkpoint, and 2 per parameter of the weights, 4 in FP32."
     )
     storage_class_name: ObjectName | None = Field(
         default=None,

@@ -15,7 +15,7 @@ from tunewright_cli.parse import Target
 
 
 def run(_: Target, __: str, *, file: str, model_config: str, gpu_memory: str, output: str) -> Exit:
-    """Print the parts and what would help; exit code 2 when the device is too small."""
+    """Print the parts and what would help; exit code 2 when the device, or what a pod asks for, is too small."""
     device = read_memory(gpu_memory) if gpu_memory else None
     job = read_job(file)
     estimate = compute(job, read_config(model_config), file=file, config_file=model_config, gpu=device is not None)
@@ -25,7 +25,8 @@ def run(_: Target, __: str, *, file: str, model_config: str, gpu_memory: str, ou
         from tunewright_cli.views.estimate import render_estimate
 
         make_console().print(render_estimate(str(job["metadata"]["name"]), estimate, device))
-    return Exit.OK if device is None or estimate.fits(device) else Exit.NOT_READY
+    fits = (device is None or estimate.fits(device)) and not estimate.shortages
+    return Exit.OK if fits else Exit.NOT_READY
 
 
 def compute(job: Mapping[str, Any], config: Mapping[str, Any], *, file: str, config_file: str, gpu: bool) -> Estimate:
@@ -93,10 +94,13 @@ def report(estimate: Estimate, device: int | None) -> dict[str, Any]:
         "totalBytes": memory.total,
         "parts": memory.parts(),
         "hostBytes": memory.host,
+        "diskBytes": memory.disk,
+        "checkpointBytes": memory.checkpoint,
         "moment": memory.moment.value,
         "parameters": estimate.parameters,
         "trainableParameters": estimate.trainable,
         "deviceBytes": device,
         "fits": None if device is None else estimate.fits(device),
+        "shortages": list(estimate.shortages),
         "advice": [{"setting": one.setting, "savesBytes": one.saves} for one in estimate.advice],
     }

@@ -29,6 +29,10 @@ def render_estimate(name: str, estimate: Estimate, device: int | None) -> Render
     table.add_row(Text("in all", style="bold"), Text(gib(memory.total), style="bold"), _when(estimate))
     if memory.host:
         table.add_row("offloaded", gib(memory.host), Text("in the host's memory, per process", style="dim"))
+    if memory.disk:
+        table.add_row("on disk", gib(memory.disk), Text("on NVMe, per process, with a checkpoint's copy", style="dim"))
+    if memory.checkpoint:
+        table.add_row("saving", gib(memory.checkpoint), Text("in the host's memory, per process", style="dim"))
     share = f"{estimate.trainable / estimate.parameters:.2%}"
     head = f"{name}: {_count(estimate.parameters)} weights, {_count(estimate.trainable)} trained ({share}); per device"
     return Group(Text(head, style="bold"), table, *_verdict(estimate, device), *_advice(estimate))
@@ -45,12 +49,13 @@ def _when(estimate: Estimate) -> Text:
 
 
 def _verdict(estimate: Estimate, device: int | None) -> list[Text]:
+    lacks = [Text(f"✗ {sentence}", style="red") for sentence in estimate.shortages]
     if device is None:
-        return []
+        return lacks
     left = device - estimate.memory.total
     if left < 0:
-        return [Text(f"✗ {gib(-left)} more than the {gib(device)} of the GPU", style="red")]
-    return [Text(f"✓ fits into {gib(device)}: {gib(left)} are left", style="green")]
+        return [Text(f"✗ {gib(-left)} more than the {gib(device)} of the GPU", style="red"), *lacks]
+    return [Text(f"✓ fits into {gib(device)}: {gib(left)} are left", style="green"), *lacks]
 
 
 def _advice(estimate: Estimate) -> list[RenderableType]:

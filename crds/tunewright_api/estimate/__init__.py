@@ -41,12 +41,14 @@ class Estimate:
         advice: Changes that would save memory, the best first.
         parameters: Weights of the model.
         trainable: Numbers that are trained.
+        shortages: What the job's pods ask for too little of, each in a sentence; known for a whole job only.
     """
 
     memory: Memory
     advice: tuple[Advice, ...]
     parameters: int
     trainable: int
+    shortages: tuple[str, ...] = ()
 
     def fits(self, device_bytes: int) -> bool:
         """Whether a device with this much memory is large enough."""

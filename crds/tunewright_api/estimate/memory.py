@@ -45,6 +45,9 @@ class Memory:
         objective: What the objective holds besides: a teacher, and what EWC remembers.
         framework: CUDA's context and what the allocator cannot use; 0 on a CPU.
         host: Bytes in the host's memory instead, per process: what is offloaded. Not part of the total.
+        disk: Bytes on the NVMe disk instead, per process, with the copy that a checkpoint makes there.
+        checkpoint: Bytes in the host's memory, per process, while a checkpoint is written beside the training. Not part
+            of the total, on a CPU neither.
     """
 
     moment: Moment
@@ -56,6 +59,8 @@ class Memory:
     objective: int
     framework: int
     host: int = 0
+    disk: int = 0
+    checkpoint: int = 0
 
     @property
     def total(self) -> int:
@@ -116,6 +121,8 @@ def _part_memory(shape: ModelShape, settings: Settings, part: Part) -> Memory:
         buffers=states.bucket,
         objective=held,
         host=states.host,
+        disk=states.disk,
+        checkpoint=states.checkpoint,
     )
     # The last gradients come while one layer is left; then the update has the memory to itself.
     briefly = max(forward.last_layer, states.tied_gradients, states.converting)
@@ -131,6 +138,8 @@ def _part_memory(shape: ModelShape, settings: Settings, part: Part) -> Memory:
         buffers=states.bucket + (0 if tied or last_layer else briefly),
         objective=held,
         host=states.host,
+        disk=states.disk,
+        checkpoint=states.checkpoint,
     )
     return max(backward, update, key=lambda memory: memory.total)
 

@@ -19,6 +19,16 @@ _BUCKET = {True: 500_000_000, False: 50_000_000}
 _SUB_GROUP = 1_000_000_000
 """Parameters that ZeRO-3 updates at a time: DeepSpeed's default of sub_group_size."""
 
+_DISK_SUB_GROUP = {True: 100_000_000, False: 10_000_000}
+"""Elements of sub_group_size where optimizer states are on a disk, on GPUs and CPUs, as the trainer sets it."""
+
+_DISK_BUFFERS = 12
+"""fp32 buffers of a sub-group's size that a process holds of states on a disk, as the trainer sets buffer_count."""
+
+_DISK_STATES, _DISK_COPY = 16, 12
+"""Bytes on the disk per trained weight: fp32 weight, gradient and two moments; and the copy that a checkpoint makes of
+all but the gradient. Measured."""
+
 _BLOCK = 64
 _SECOND_BLOCK = 256
 _STATE_BLOCK = 256
@@ -54,7 +64,9 @@ class ModelStates:
         optimizer: Moments and master copies.
         bucket: Communication.
         converting: Working space of the update.
-        host: What is offloaded.
+        host: What is offloaded to the host's memory, and the buffers between it and a disk.
+        disk: What is offloaded to a disk, with the copy that a checkpoint makes of it.
+        checkpoint: Copy in the host's memory of what a checkpoint writes while training goes on.
     """
 
     weights: int
@@ -66,6 +78,8 @@ class ModelStates:
     bucket: int
     converting: int
     host: int
+    disk: int
+    checkpoint: int
 
 
 def compute_states(shape: ModelShape, settings: Settings, part: Part) -> ModelStates:
@@ -77,13 +91,18 @@ def compute_states(shape: ModelShape, settings: Settings, part: Part) -> ModelSt
     whole_states = _state_bytes(settings, trained, min(_embedding(shape, settings), trained))
     gradients = _share(trained * _gradient_width(settings), settings, shared=shard.gradients)
     states = _share(whole_states, settings, shared=shard.optimizer)
-    host = 0
+    checkpoint = _checkpoint_bytes(settings, trained, states)
+    host = disk = 0
     if settings.offload_parameters and shard.weights:
-        host, share = share, 0
+        host, disk = (0, share) if settings.nvme_parameters else (share, 0)
+        share = 0
     if settings.offload_optimizer and shard.optimizer:
-        host, states = host + states, 0
-        if shard.gradients:
-            host, gradients = host + gradients, 0
+        if settings.nvme_optimizer:
+            disk += _share((_DISK_STATES + _DISK_COPY) * trained, settings, shared=True)
+            host += _disk_buffer_bytes(shape, settings)
+        else:
+            host += states + (gradients if shard.gradients else 0)
+        states, gradients = 0, 0 if shard.gradients else gradients
     # FSDP computes with copies cast from fp32 shards.
     elsewhere = _parameters(shape, part) * width(settings) if shard.fsdp else stored - share
     head_gradient = _head_gradient(shape, settings)
@@ -98,6 +117,8 @@ def compute_states(shape: ModelShape, settings: Settings, part: Part) -> ModelSt
         bucket=min(_bucket_bytes(settings, trained), whole_states - states),
         converting=_converting_bytes(settings, trained),
         host=host,
+        disk=disk,
+        checkpoint=checkpoint,
     )
 
 
@@ -194,6 +215,23 @@ def _state_bytes(settings: Settings, trained: int, embedding: int) -> int:
         return master + 8 * trained
     quantised = trained - embedding
     return master + 8 * embedding + 2 * (quantised + -(-4 * quantised // _STATE_BLOCK))
+
+
+def _checkpoint_bytes(settings: Settings, trained: int, states: int) -> int:
+    """This process's share of trained weights and optimizer states; on a disk they are copied there instead.
+
+    The trained weights of 16-bit DeepSpeed are its master copies, which are among the states.
+    """
+    if settings.nvme_optimizer:
+        return 0
+    masters = settings.half and settings.shard.deepspeed
+    return states + (0 if masters else _share(4 * trained, settings, shared=settings.shard.optimizer))
+
+
+def _disk_buffer_bytes(shape: ModelShape, settings: Settings) -> int:
+    """Of a sub-group, or of this process's share of the largest tensor where that is larger."""
+    largest = _share(_embedding(shape, settings), settings, shared=True)
+    return 4 * _DISK_BUFFERS * max(_DISK_SUB_GROUP[settings.gpu], largest)
 
 
 def _gathered_bytes(shape: ModelShape, settings: Settings) -> float:

@@ -89,6 +89,8 @@ class Settings:
         pipeline: Stages that the layers are divided into.
         offload_optimizer: Whether optimizer states, and DeepSpeed's gradients with them, live in the host's memory.
         offload_parameters: Whether the shards of weights do, too.
+        nvme_optimizer: Whether offloaded optimizer states live on a disk instead, DeepSpeed's gradients with them.
+        nvme_parameters: Whether offloaded weights do.
         eager_attention: Whether attention is computed with the whole matrix of scores in memory.
         gpu: Whether the device is a GPU.
         pairs: Whether a record is a pair of answers (DPO): two rows.
@@ -118,6 +120,8 @@ class Settings:
     pipeline: int = 1
     offload_optimizer: bool = False
     offload_parameters: bool = False
+    nvme_optimizer: bool = False
+    nvme_parameters: bool = False
     eager_attention: bool = False
     gpu: bool = True
     pairs: bool = False

@@ -96,4 +96,6 @@ def _zero(deepspeed: DeepSpeed) -> dict[str, Any]:
         "shard": Shard(f"zero-{deepspeed.zero_stage}"),
         "offload_optimizer": deepspeed.offload_optimizer is not Offload.NONE,
         "offload_parameters": deepspeed.offload_parameters is not Offload.NONE,
+        "nvme_optimizer": deepspeed.offload_optimizer is Offload.NVME,
+        "nvme_parameters": deepspeed.offload_parameters is Offload.NVME,
     }

@@ -47,6 +47,26 @@ def test_a_script_reads_bytes(config: Path, capsys: pytest.CaptureFixture[str]) 
     assert report["advice"][0]["savesBytes"] >= report["advice"][1]["savesBytes"]
 
 
+def test_what_the_pods_ask_for_too_little_of_is_told(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = read_job(str(EXAMPLE))
+    job["spec"]["method"] = {"full": {}}
+    job["spec"]["distributed"] = {
+        "deepspeed": {"zeroStage": 3, "offloadOptimizer": "NVMe", "nvme": {"size": "800Gi"}},
+    }
+    job["spec"]["resourcesPerNode"]["memory"] = "30Gi"
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(job))
+    assert run(["estimate", "-f", str(path), "--model-config", str(config), "-o", "json"]) is Exit.NOT_READY
+    report = json.loads(capsys.readouterr().out)
+    assert report["shortages"] == [
+        "resourcesPerNode.memory is 30Gi, and the 8 processes of a pod need about 35.8Gi: ask for more",
+        "distributed.deepspeed.nvme.size is 800Gi, and the 8 processes of a pod need about 919.9Gi: ask for more",
+    ]
+    assert report["diskBytes"] == -(-28 * report["trainableParameters"] // 16)
+
+
 @pytest.mark.parametrize(
     ("size", "code"),
     [pytest.param("200Gi", Exit.OK, id="it fits"), pytest.param("", Exit.OK, id="nobody says how large the GPU is")],

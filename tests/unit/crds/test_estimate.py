@@ -147,6 +147,28 @@ def test_offloading_moves_bytes_to_the_host() -> None:
     assert (offloaded.optimizer, offloaded.gradients) == (0, 0)
 
 
+def test_what_is_on_a_disk_is_not_in_memory() -> None:
+    deepspeed = {"zeroStage": 3, "offloadOptimizer": "NVMe", "offloadParameters": "NVMe", "nvme": {"size": "1Gi"}}
+    distributed = Distributed.model_validate({"deepspeed": deepspeed})
+    given = read_settings(Method(full={}), Hyperparameters(), distributed, processes=4, gpu=False)
+    memory = compute_memory(SMOLLM, given)
+    assert memory.disk == pytest.approx((16 + 12 + 2) * SMOLLM.parameters / 4, abs=4)
+    assert memory.host == 12 * 10_000_000 * 4  # the buffers of sub_group_size
+    assert (memory.checkpoint, memory.optimizer, memory.gradients) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "bytes_per_parameter"),
+    [
+        pytest.param(Settings(half=False), 12, id="weights and two moments, as measured: 1,520 MiB of SmolLM2"),
+        pytest.param(Settings(shard=Shard.ZERO_2, processes=4), 12 / 4, id="a share of master copies and moments"),
+        pytest.param(Settings(shard=Shard.FSDP, processes=4), 12 / 4, id="a share of fp32 weights and moments"),
+    ],
+)
+def test_a_checkpoint_is_copied_into_the_host_memory(given: Settings, bytes_per_parameter: float) -> None:
+    assert compute_memory(SMOLLM, given).checkpoint == pytest.approx(bytes_per_parameter * SMOLLM.parameters, abs=8)
+
+
 def test_the_settings_follow_from_the_spec() -> None:
     method = Method.model_validate({"lora": {"rank": 8, "targetModules": ["q_proj", "v_proj"]}})
     hyperparameters = Hyperparameters(micro_batch_size=4, sequence_length=2048, gradient_checkpointing=True)
