@@ -8,6 +8,7 @@ from pathlib import Path
 import transformers
 from torch import nn
 
+from tunewright_api.distributed import Offload
 from tunewright_api.results import TrainResult
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer import log
@@ -344,8 +345,8 @@ class Recipe:
 
     def _staging(self) -> Staging:
         """Copies of a state that waits on a disk wait there, too: it need not fit into memory."""
-        distributed = self.config.distributed
-        if distributed and distributed.deepspeed and distributed.deepspeed.offloads_to_nvme:
+        deepspeed = self.config.distributed.deepspeed if self.config.distributed else None
+        if deepspeed and deepspeed.offload_optimizer is Offload.NVME:
             return Staging(Path(self.config.directories.nvme, "checkpoint"))
         return Staging()
 
