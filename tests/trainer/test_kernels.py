@@ -1,6 +1,7 @@
 """Which code computes: the choice as a table, and each choice put into effect."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def test_a_model_that_liger_does_not_know() -> None:
     )
 
 
+def test_a_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not kernels.look_around("cpu").compiler
+
+
 @pytest.mark.parametrize(
     ("asked", "machine", "says"),
     [
@@ -97,6 +103,12 @@ def test_a_model_that_liger_does_not_know() -> None:
             CPU,
             "is not installed in this image, or has no GPU: use Auto or SDPA",
             id="flash-attn on a CPU",
+        ),
+        pytest.param(
+            wish(torch_compile=True),
+            replace(CPU, compiler=False),
+            "compiler, and this image has none: set it to false, or give an image with g",
+            id="compiling without a compiler",
         ),
         pytest.param(
             wish(attention_backend=AttentionBackend.FLASH_ATTENTION_2, precision=Precision.FP32),

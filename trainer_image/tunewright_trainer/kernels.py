@@ -4,6 +4,8 @@
 """
 
 import math
+import os
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +45,14 @@ class Machine:
         capability: CUDA compute capability; None on a CPU.
         flash: Whether flash-attn is installed and works here.
         liger_models: Types of models (config.model_type) that Liger has kernels for; empty where it cannot run.
+        compiler: Whether there is the C or C++ compiler that torch.compile runs.
     """
 
     device: str
     capability: tuple[int, int] | None
     flash: bool
     liger_models: frozenset[str]
+    compiler: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,12 @@ def choose(hyperparameters: Hyperparameters, model_type: str, machine: Machine) 
             f"hyperparameters.precision: FP8 needs an NVIDIA GPU of compute capability 9.0 (Hopper) or newer and this "
             f"process has {have}: use BF16",
         )
+    if h.torch_compile and not machine.compiler:
+        raise StageError(
+            ExitCode.INVALID_CONFIG,
+            "hyperparameters.torchCompile: true needs a C++ compiler, and this image has none: set it to false, or "
+            "give an image with g++",
+        )
     return Kernels(
         attention=_attention(h, machine),
         liger=liger,
@@ -127,7 +137,9 @@ def _attention(h: Hyperparameters, machine: Machine) -> str:
 def look_around(device: str) -> Machine:
     """Ask the machine."""
     if device == "cpu":
-        return Machine("cpu", None, flash=False, liger_models=frozenset())
+        return Machine(
+            "cpu", None, flash=False, liger_models=frozenset(), compiler=_finds(os.environ.get("CXX", "g++"))
+        )
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
     from transformers.utils import is_flash_attn_2_available
 
@@ -136,7 +148,12 @@ def look_around(device: str) -> Machine:
         capability=torch.cuda.get_device_capability(),
         flash=is_flash_attn_2_available(),
         liger_models=frozenset(MODEL_TYPE_TO_APPLY_LIGER_FN),
+        compiler=_finds(os.environ.get("CC", ""), "gcc", "clang"),  # Triton's launchers are C
     )
+
+
+def _finds(*commands: str) -> bool:
+    return any(map(shutil.which, commands))
 
 
 def apply_liger(model: Any) -> None:
