@@ -129,7 +129,7 @@ bench-cli: setup tools ## Print how fast the CLI's screens appear with 1,000 obj
 	@$(RUN) benchmarks.cli
 
 .PHONY: bench-trainer
-bench-trainer: setup model ## Measure the trainer: packing, against a bare loop and TRL, stalls, start-up; fails below a bar.
+bench-trainer: setup model ## Measure the trainer: packing, against a bare loop and TRL, stalls, start-up; fails below a bar. The memory estimate's is in test-images.
 	@failed=; for name in step trl packing stall startup; do $(RUN) benchmarks.trainer.$$name || failed="$$failed $$name"; done; \
 	  test -z "$$failed" || { echo "below the bar:$$failed"; exit 1; }
 

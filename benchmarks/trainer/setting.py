@@ -15,6 +15,7 @@ from tests.trainer.support import make_job, real_model, write_tiny_model
 from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.recipe import Recipe
 from tunewright_trainer.rundir import RunDirectory
+from tunewright_trainer.telemetry import Telemetry
 
 
 def model(root: Path, name: str) -> Path:
@@ -23,12 +24,13 @@ def model(root: Path, name: str) -> Path:
 
 
 def recipe(root: Path, path: Path, **overrides: Any) -> Recipe:
-    """A run that is set up: fp32, full fine-tuning, records of about 60 tokens."""
+    """A run that is set up as rank 0's, but serves no metrics: fp32, full fine-tuning, records of about 60 tokens."""
     job = make_job(root / "job", path, method={"full": {}}, **overrides)
     job.must("prepare")
     transformers.utils.logging.disable_progress_bar()
     (root / "run").mkdir()
-    made = Recipe(TrainerConfig.model_validate(job.config), RunDirectory(root / "run"), None)
+    config = TrainerConfig.model_validate(job.config)
+    made = Recipe(config, RunDirectory(root / "run"), Telemetry(config.job))
     made.setup()
     return made
 
