@@ -49,7 +49,8 @@ def judge_server(*replies: str | int | bytes) -> Iterator[JudgeServer]:
             with lock:
                 server.requests.append(Request(self.path, self.headers.get("Authorization"), body))
                 reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
-            status, content = (reply, b"no") if isinstance(reply, int) else (200, reply)
+            refusal = b'{"error": {"message": "no model for key secret"}}'
+            status, content = (reply, refusal) if isinstance(reply, int) else (200, reply)
             if isinstance(content, str):
                 content = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
             self.send_response(status)

@@ -62,7 +62,7 @@ class DistBackendError(RuntimeError):
     ],
 )
 def test_classify(error: Exception, code: ExitCode, words: str) -> None:
-    named = classify(error, [WORK], free=lambda _: 1 << 40, peers=True)
+    named = classify(error, [WORK], free=lambda _: 1 << 40, training=True)
     assert named.code is code
     assert words in named.message
 
@@ -70,7 +70,7 @@ def test_classify(error: Exception, code: ExitCode, words: str) -> None:
 def test_a_process_without_peers_loses_none() -> None:
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
     assert classify(refused, [], free=lambda _: 1 << 40).code is ExitCode.INTERNAL
-    assert classify(refused, [], free=lambda _: 1 << 40, peers=True).code is ExitCode.PEER_LOST
+    assert classify(refused, [], free=lambda _: 1 << 40, training=True).code is ExitCode.PEER_LOST
 
 
 @pytest.mark.parametrize("text", ["10m", "", "0", "-1", "nan", "inf"])

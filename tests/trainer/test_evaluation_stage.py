@@ -10,8 +10,11 @@ import pytest
 
 from tests.trainer.judge_server import judge_server
 from tests.trainer.support import Job, write_dataset, write_tiny_model
-from tunewright_api.evaluation import MetricName
+from tunewright_api.evaluation import Harness, MetricName
 from tunewright_api.names import ExitCode
+from tunewright_trainer.errors import StageError
+from tunewright_trainer.evaluation.answers import load_tokenizer
+from tunewright_trainer.evaluation.harness import run_tasks
 
 TASK = """\
 task: sums
@@ -71,7 +74,7 @@ def test_every_figure_in_one_run(job: Callable[..., Job], tmp_path: Path) -> Non
         )
         pretend_to_train(made, tmp_path)
         result = made.must("evaluate")["evaluate"]
-    assert len(server.requests) == 2 * 3
+    assert len(server.requests) == 1 + 2 * 3, "a judge that cannot answer is found out before a model is loaded"
     pairs: dict[str, tuple[float, float]] = {p["metric"]: (p["base"], p["tuned"]) for p in result["metrics"]}
     assert list(pairs) == [name.value for name in MetricName]
     assert pairs["JudgeScore"] == (4, 4)
@@ -124,14 +127,71 @@ def test_what_cannot_be_evaluated_is_told_before_training(job: Callable[..., Job
     assert f'{broken}: line 1: field "output" is missing' in finished.message["message"]
 
 
-@pytest.mark.slow
-def test_a_task_that_is_not_there(job: Callable[..., Job], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tasks", "code", "words"),
+    [
+        pytest.param({}, ExitCode.INVALID_CONFIG, "has no task products, only sums:", id="another name"),
+        pytest.param(
+            {"products.yaml": "task: ["},
+            ExitCode.INVALID_CONFIG,
+            "has no task products, only sums; products.yaml is not valid YAML",
+            id="a broken file",
+        ),
+        pytest.param(
+            {"products.yaml": TASK.replace("task: sums", "task: products").replace("sums.jsonl", "products.jsonl")},
+            ExitCode.INVALID_DATA,
+            "products.yaml reads products.jsonl, which",
+            id="no data",
+        ),
+    ],
+)
+def test_a_task_that_is_not_there_is_told_before_training(
+    job: Callable[..., Job], tmp_path: Path, tasks: dict[str, str], code: ExitCode, words: str
+) -> None:
+    directory = write_tasks(tmp_path / "tasks")
+    for name, content in tasks.items():
+        (directory / name).write_text(content)
     made = job(
-        method={"full": {}},
-        evaluation={"metrics": ["Loss"], "harness": {"uri": "pvc://data/tasks", "tasks": ["products"]}},
-        evaluationInputs={"harness": str(write_tasks(tmp_path / "tasks"))},
+        evaluation={"metrics": ["Loss"], "harness": {"uri": "pvc://data/tasks", "tasks": ["sums", "products"]}},
+        evaluationInputs={"harness": str(directory)},
     )
-    pretend_to_train(made, tmp_path)
+    finished = made.run("prepare")
+    assert finished.code == code, finished.describe()
+    assert words in finished.message["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "data", "words"),
+    [
+        pytest.param("", "no JSON", "DatasetGenerationError", id="data that are no JSON"),
+        pytest.param("doc_to_text: '{{ question.nothing.more }}'\n", None, "UndefinedError", id="an unknown field"),
+        pytest.param("doc_to_txt: x\n", None, "TypeError", id="an unknown key"),
+        pytest.param("process_docs: !function missing.function\n", None, "missing", id="a function that is not there"),
+    ],
+)
+def test_a_task_that_does_not_work_is_one_sentence(
+    tmp_path: Path, tiny_model: Path, task: str, data: str | None, words: str
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    directory = write_tasks(tmp_path / "tasks")
+    (directory / "sums.yaml").write_text(TASK + task)
+    if data is not None:
+        (directory / "sums.jsonl").write_text(data)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    harness = Harness(uri="pvc://data/tasks", tasks=["sums"])
+    with pytest.raises(StageError, match=f"a task of .*tasks \\(sums\\) does not work: .*{words}") as caught:
+        run_tasks(harness, directory, model, load_tokenizer(tiny_model), seed=1)
+    assert caught.value.code is ExitCode.INVALID_CONFIG
+
+
+@pytest.mark.slow
+def test_a_model_that_computes_no_numbers_has_no_figures(job: Callable[..., Job], tmp_path: Path) -> None:
+    made = job(method={"full": {}}, evaluation={"metrics": ["Loss"]})
+    made.must("prepare")
+    shutil.copytree(write_tiny_model(tmp_path / "broken", norm=float("nan")), made.work / "trained")
     finished = made.run("evaluate")
-    assert finished.code == ExitCode.INVALID_CONFIG, finished.describe()
-    assert "has no task products, only sums" in finished.message["message"]
+    assert finished.code == ExitCode.DIVERGED, finished.describe()
+    assert "the tuned model's Loss is nan" in finished.message["message"]
+    assert not (made.work / "evaluation.json").exists()

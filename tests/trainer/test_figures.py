@@ -20,7 +20,8 @@ from tunewright_trainer.evaluation import text
 from tunewright_trainer.evaluation.answers import TIMED_ANSWERS, Speed, measure_speed, percentile
 from tunewright_trainer.evaluation.compare import Measured, Plan, compare, plan_figures
 from tunewright_trainer.evaluation.harness import TaskScore
-from tunewright_trainer.evaluation.loss import MAX_PERPLEXITY, evaluate_loss, perplexity
+from tunewright_trainer.evaluation.loss import MAX_PERPLEXITY, batches, evaluate_loss, perplexity
+from tunewright_trainer.evaluation.text import TEXT_FIGURES
 
 phrases = st.text(st.sampled_from("ab the.,'!T 9\n"), max_size=40)
 
@@ -284,3 +285,16 @@ def test_both_models_side_by_side() -> None:
         "samples": [{"prompt": "Who?", "base": "me", "tuned": "you"}],
         "tasks": [{"task": "sums", "metric": "acc", "base": 0.5, "tuned": 0.75}],
     }
+
+
+@given(st.lists(st.integers(1, 200), max_size=30).map(sorted), st.integers(1, 1000))
+def test_batches_of_the_loss_hold_every_record_once_and_few_tokens(lengths: list[int], tokens: int) -> None:
+    found = list(batches(lengths, tokens))
+    assert [index for start, end in found for index in range(start, end)] == list(range(len(lengths)))
+    assert all(end - start == 1 or (end - start) * lengths[end - 1] <= tokens for start, end in found)
+
+
+def test_composed_and_decomposed_characters_are_the_same() -> None:
+    composed, decomposed = ["caf\u00e9 noir est bon"], ["cafe\u0301 noir est bon"]
+    figures = {name: compute(composed, decomposed) for name, compute in TEXT_FIGURES.items()}
+    assert figures == {name: pytest.approx(100 if name is MetricName.BLEU else 1) for name in TEXT_FIGURES}

@@ -55,6 +55,10 @@ def test_without_a_secret_no_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.param(b'{"choices": []}', id="no choice"),
         pytest.param(b"<html>", id="no JSON"),
         pytest.param(b'{"choices": [{"message": {"content": null}}]}', id="no content"),
+        pytest.param(b'{"choices": ["4"]}', id="no message"),
+        pytest.param(
+            b'{"choices": [{"finish_reason": "length", "message": {"content": "<think>It has 3"}}]}', id="cut off"
+        ),
     ],
 )
 def test_a_hiccup_is_asked_again(bad: str | int | bytes) -> None:
@@ -67,15 +71,24 @@ def test_a_hiccup_is_asked_again(bad: str | int | bytes) -> None:
 @pytest.mark.parametrize(
     ("reply", "code", "words"),
     [
-        pytest.param(401, ExitCode.INVALID_CONFIG, "answered 401 Unauthorized: check", id="wrong key"),
-        pytest.param(404, ExitCode.INVALID_CONFIG, "answered 404 Not Found: check", id="wrong address"),
+        pytest.param(
+            401, ExitCode.INVALID_CONFIG, "answered 401 Unauthorized (no model for key …): check", id="wrong key"
+        ),
+        pytest.param(
+            404, ExitCode.INVALID_CONFIG, "answered 404 Not Found (no model for key …): check", id="wrong address"
+        ),
         pytest.param(307, ExitCode.INVALID_CONFIG, "answered 307", id="a redirect is not followed"),
-        pytest.param(500, ExitCode.INTERNAL, "answered 500 Internal Server Error (5 attempts)", id="broken"),
+        pytest.param(
+            500, ExitCode.INTERNAL, "answered 500 Internal Server Error (no model for key …) (5 attempts)", id="broken"
+        ),
         pytest.param("6", ExitCode.INTERNAL, "answered '6' instead of a number from 1 to 5", id="out of the scale"),
         pytest.param(b"{}", ExitCode.INTERNAL, "something else than a chat completion", id="another API"),
     ],
 )
-def test_a_judge_that_fails_says_why(reply: str | int | bytes, code: ExitCode, words: str) -> None:
+def test_a_judge_that_fails_says_why_and_not_the_key(
+    reply: str | int | bytes, code: ExitCode, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENV_JUDGE_KEY, "secret")
     with judge_server(reply) as server, pytest.raises(StageError) as caught:
         score(server.url)
     assert caught.value.code is code
@@ -113,6 +126,7 @@ def test_nobody_listens() -> None:
         ("between 3 and 4", None),
         ("", None),
         ("<think>4</think>", None),
+        ("<think>3 unfinished", None),
     ],
 )
 def test_reading_a_score(reply: str, want: int | None) -> None:

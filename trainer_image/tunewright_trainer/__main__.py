@@ -78,7 +78,7 @@ def run_stage(stage: Stage, path: Path) -> StageResult:
     try:
         return _RUNNERS[stage](config, path)
     except Exception as error:
-        raise classify(error, Layout(config).outputs, peers=stage is Stage.TRAIN) from error
+        raise classify(error, Layout(config).outputs, training=stage is Stage.TRAIN) from error
 
 
 def _prepare(config: TrainerConfig, _: Path) -> StageResult:

@@ -9,8 +9,8 @@ from tunewright_trainer.precision import half
 # Bytes per all-reduce bucket. DeepSpeed's default of 5e8 elements would take 2 GB of a CPU pod's memory.
 _BUCKET_ELEMENTS = {"cpu": 50_000_000, "cuda": 500_000_000}
 
-# Weights of a sub-group, which is read from a disk, updated and written at a time. Twelve buffers of this size, in fp32,
-# are what a process holds of the optimizer's states in memory.
+# Weights of a sub-group, which is read from a disk, updated and written at a time. Twelve buffers of this size, in
+# fp32, are what a process holds of the optimizer's states in memory.
 _SUB_GROUP_ELEMENTS = {"cpu": 10_000_000, "cuda": 100_000_000}
 
 _AIO = {

@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _rendezvous_error(error: Exception) -> StageError:
-    named = classify(error, [], peers=True)
+    named = classify(error, [], training=True)
     if named.code is not ExitCode.PEER_LOST:
         return named
     return StageError(ExitCode.PEER_LOST, f"the pods of this run did not all meet: {named.message}")

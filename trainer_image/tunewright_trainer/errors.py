@@ -55,6 +55,11 @@ class PreemptedError(StageError):
         super().__init__(ExitCode.PREEMPTED, message)
 
 
+_LESS_MEMORY = (
+    "lower hyperparameters.microBatchSize or sequenceLength, set gradientCheckpointing: true, raise zeroStage, or "
+)
+
+
 def free_bytes(directory: Path) -> int:
     """Bytes that this user may still write below the directory (or its nearest parent that exists)."""
     while not directory.exists() and directory != directory.parent:
@@ -68,7 +73,7 @@ def classify(
     outputs: Iterable[Path],
     free: Callable[[Path], int] = free_bytes,
     *,
-    peers: bool = False,
+    training: bool = False,
 ) -> StageError:
     """Name an exception.
 
@@ -76,7 +81,8 @@ def classify(
         error: What a stage raised.
         outputs: Directories the stage writes to; everything else is an input.
         free: Free bytes of a directory (injected in tests).
-        peers: Whether this process talks to others of its run, whose loss breaks connections.
+        training: Whether this process trains: its settings decide what memory it needs, and the loss of another
+            process of its run breaks connections.
     """
     if isinstance(error, StageError):
         return error
@@ -95,10 +101,9 @@ def classify(
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _OOM_TEXT.search(text):
         return StageError(
             ExitCode.OUT_OF_MEMORY,
-            f"out of memory ({_first_line(text)}): lower hyperparameters.microBatchSize or sequenceLength, set "
-            "gradientCheckpointing: true, raise zeroStage, or give resourcesPerNode more memory",
+            f"out of memory ({_first_line(text)}): {_LESS_MEMORY if training else ''}give resourcesPerNode more memory",
         )
-    if peers and (type(error).__name__ in _PEER_CLASSES or _PEER_TEXT.search(text)):
+    if training and (type(error).__name__ in _PEER_CLASSES or _PEER_TEXT.search(text)):
         return StageError(
             ExitCode.PEER_LOST,
             f"lost the connection to another process of this run ({_first_line(text)}): look at the pod that "

@@ -31,7 +31,7 @@ def main() -> None:
         _train(config, run_directory, rank, startup)
         code = ExitCode.OK
     except Exception as error:
-        named = classify(error, Layout(config).outputs, peers=True)
+        named = classify(error, Layout(config).outputs, training=True)
         if named.code is ExitCode.OUT_OF_MEMORY:
             named = out_of_memory(config, measure_process(), rank)
         if not isinstance(error, StageError):

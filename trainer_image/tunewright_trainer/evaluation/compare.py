@@ -1,5 +1,6 @@
 """What one model can do, and both beside each other."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,24 @@ def measure(model: Any, material: Material, evaluation: Evaluation) -> Measured:
         tasks = run_tasks(evaluation.harness, material.harness, model, answerer.tokenizer, seed=material.seed)
         figures[MetricName.HARNESS_SCORE] = sum(task.value for task in tasks) / len(tasks)
     return Measured(figures, [text.strip() for text in texts[len(asked) :]], tasks)
+
+
+def refuse_no_numbers(name: str, figures: Mapping[MetricName, float]) -> None:
+    """A figure that is no number is neither good nor bad, and JSON has none.
+
+    Raises:
+        StageError: DIVERGED for the tuned model, INPUT_NOT_READABLE for the base.
+    """
+    broken = [f"{metric.value} is {value}" for metric, value in figures.items() if not math.isfinite(value)]
+    if broken and name == "base":
+        raise StageError(
+            ExitCode.INPUT_NOT_READABLE, f"baseModel: {', '.join(broken)}: its weights are damaged, copy them again"
+        )
+    if broken:
+        raise StageError(
+            ExitCode.DIVERGED,
+            f"the tuned model's {', '.join(broken)}: lower hyperparameters.learningRate, or use precision BF16 or FP32",
+        )
 
 
 def compare(base: Measured, tuned: Measured, records: int, evaluation: Evaluation) -> EvaluateResult:

@@ -11,7 +11,8 @@ from typing import Any
 
 from tunewright_api.evaluation import Harness
 from tunewright_api.names import ExitCode
-from tunewright_trainer.errors import StageError, not_readable
+from tunewright_trainer.errors import StageError
+from tunewright_trainer.evaluation.tasks import check_tasks
 
 _BATCH = 8
 
@@ -29,31 +30,23 @@ def run_tasks(harness: Harness, directory: Path, model: Any, tokenizer: Any, *, 
     """Score a model on the tasks, in their order.
 
     Raises:
-        StageError: INPUT_NOT_READABLE without the directory; INVALID_CONFIG for a task that is not there, that cannot
-            be read, or whose first metric is better when it is lower.
+        StageError: As `check_tasks`; INVALID_CONFIG for a task that does not work, or whose first metric is better when
+            it is lower.
     """
-    if not directory.is_dir():
-        raise not_readable(directory, "evaluation.harness.uri is not a directory")
+    check_tasks(harness.tasks, directory)
+    import torch
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(include_path=str(directory), include_defaults=False)
-    missing = [task for task in harness.tasks if task not in manager.all_tasks]
-    if missing:
-        raise StageError(
-            ExitCode.INVALID_CONFIG,
-            f"evaluation.harness.tasks: {directory} has no task {', '.join(missing)}, only "
-            f"{', '.join(manager.all_tasks) or 'none'}: correct the names or add a YAML file with `task: NAME`",
-        )
     scored = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_BATCH)
     with contextlib.chdir(directory):
         try:
             found = simple_evaluate(
                 model=scored,
                 tasks=list(harness.tasks),
-                task_manager=manager,
+                task_manager=TaskManager(include_path=str(directory), include_defaults=False),
                 bootstrap_iters=0,
                 log_samples=False,
                 random_seed=seed,
@@ -61,9 +54,15 @@ def run_tasks(harness: Harness, directory: Path, model: Any, tokenizer: Any, *, 
                 torch_random_seed=seed,
                 fewshot_random_seed=seed,
             )
-        except (ValueError, KeyError, FileNotFoundError) as error:
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            # Templates, functions and data of the task's author: any exception may come out of them.
+            first = next(iter(str(error).splitlines()), "")
             raise StageError(
-                ExitCode.INVALID_CONFIG, f"evaluation.harness: a task of {directory} does not work: {error}"
+                ExitCode.INVALID_CONFIG,
+                f"evaluation.harness: a task of {directory} ({', '.join(harness.tasks)}) does not work: "
+                f"{type(error).__name__}: {first}: correct its YAML file, or try it with `lm-eval --include_path`",
             ) from error
     return [read_score(found, task) for task in harness.tasks]
 

@@ -29,7 +29,8 @@ _SYSTEM = (
     "You grade one answer of a language model by a rubric. Read question, reference and answer; the reference is one "
     "good answer, not the only one. Reply with a single integer from 1 (worst) to 5 (best) and nothing else."
 )
-_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
+# Thoughts that the limit of tokens cut off have no end.
+_THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -62,6 +63,15 @@ def score_answers(
         except StageError:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def check_judge(judge: EvaluationJudge) -> None:
+    """Ask for one score, so that a wrong address, name or key is told before a model is loaded.
+
+    Raises:
+        StageError: As `score_answers`.
+    """
+    score_answers(judge, [Case("What is 2 + 2?", "4", "4")])
 
 
 def read_score(text: str) -> int | None:
@@ -120,16 +130,32 @@ def _ask(judge: EvaluationJudge, case: Case) -> str:
     try:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT) as response:
             answer = json.loads(response.read(_MAX_BYTES))
-        return str(answer["choices"][0]["message"]["content"] or "")
+        choice = answer["choices"][0]
+        if choice.get("finish_reason") == "length":
+            raise _UnclearError(f"was not done after {_MAX_TOKENS} tokens")
+        return str(choice["message"]["content"] or "")
     except urllib.error.HTTPError as error:
         if error.code < 500 and error.code not in _BUSY:
             raise StageError(
                 ExitCode.INVALID_CONFIG,
-                f"evaluation.judge {judge.url} answered {error.code} {error.reason}: check url, model and secretRef",
+                f"evaluation.judge {judge.url} answered {_said(error)}: check url, model and secretRef",
             ) from error
-        raise _UnclearError(f"answered {error.code} {error.reason}") from error
+        raise _UnclearError(f"answered {_said(error)}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise _UnclearError(f"cannot be reached: {reason}") from error
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _UnclearError("answered something else than a chat completion") from error
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """Status and what an OpenAI-compatible API says to it, such as which model it does not know."""
+    status = f"{error.code} {error.reason}"
+    try:
+        content = json.loads(error.read(_MAX_BYTES))
+        message = str((content.get("error") or content)["message"])
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError):
+        return status
+    if key := os.environ.get(ENV_JUDGE_KEY):
+        message = message.replace(key, "…")
+    return f"{status} ({message[:200]})"

@@ -9,7 +9,8 @@ from tunewright_trainer.data.store import PreparedRecord
 MAX_PERPLEXITY = 1e30
 """exp(loss) of a broken model overflows; JSON has no infinity."""
 
-_BATCH = 8
+LOGITS = 1 << 27
+"""Logits of a batch: 512 MiB in fp32. A long record of a large vocabulary has more, and is a batch alone."""
 
 
 def perplexity(loss: float) -> float:
@@ -22,18 +23,36 @@ def evaluate_loss(model: Any, records: Sequence[PreparedRecord]) -> float:
     import torch
 
     from tunewright_trainer.batches import IGNORED, padded
+    from tunewright_trainer.objectives.likelihood import cross_entropy_sum
 
     total, count = 0.0, 0
     ordered = sorted(records, key=lambda record: len(record.ids))
+    vocabulary = model.config.get_text_config().vocab_size
     with torch.inference_mode():
-        for rows in chunks(ordered, _BATCH):
-            inputs, expected = padded(rows)
-            targets = expected[:, 1:].to(model.device)
-            logits = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits[:, :-1]
-            wanted = targets != IGNORED
-            total += torch.nn.functional.cross_entropy(logits[wanted].float(), targets[wanted], reduction="sum").item()
-            count += int(wanted.sum())
+        for start, end in batches([len(record.ids) for record in ordered], LOGITS // vocabulary):
+            inputs, expected = padded(ordered[start:end])
+            # What follows the last token is not known.
+            targets = torch.nn.functional.pad(expected[:, 1:], (0, 1), value=IGNORED).to(model.device)
+            logits = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
+            total += cross_entropy_sum(logits, targets).item()
+            count += int((targets != IGNORED).sum())
     return total / count
+
+
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[tuple[int, int]]:
+    """Ranges (start, end) of records, at least one each, that hold at most `tokens` once padded to the longest.
+
+    Args:
+        lengths: Tokens of the records, in ascending order.
+        tokens: Of a batch.
+    """
+    start = 0
+    for end, length in enumerate(lengths):
+        if end > start and (end + 1 - start) * length > tokens:
+            yield start, end
+            start = end
+    if lengths:
+        yield start, len(lengths)
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -26,8 +26,8 @@ _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str) -> str:
-    """White space runs become one space, the ends none."""
-    return " ".join(text.split())
+    """White space runs become one space, the ends none; composed and decomposed characters are the same."""
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
 def exact_match(answers: Sequence[str], references: Sequence[str]) -> float:
@@ -98,7 +98,7 @@ def f1(answers: Sequence[str], references: Sequence[str]) -> float:
 
 def squad_words(text: str) -> list[str]:
     """Lower-case words without ASCII punctuation and English articles; unspaced scripts by character."""
-    bare = _ARTICLES.sub(" ", text.lower().translate(_ASCII_PUNCTUATION))
+    bare = _ARTICLES.sub(" ", unicodedata.normalize("NFC", text).lower().translate(_ASCII_PUNCTUATION))
     return [token for word in bare.split() for token in _TOKEN.findall(word)]
 
 
@@ -140,7 +140,7 @@ def _read_label(answer: str, labels: Sequence[str]) -> str | None:
 
 
 def _spaced(text: str) -> str:
-    return _UNSPACED_CHARACTER.sub(r" \1 ", text)
+    return _UNSPACED_CHARACTER.sub(r" \1 ", unicodedata.normalize("NFC", text))
 
 
 TEXT_FIGURES: Mapping[MetricName, Callable[[Sequence[str], Sequence[str]], float]] = {

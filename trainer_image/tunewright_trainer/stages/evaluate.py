@@ -11,7 +11,8 @@ from tunewright_trainer.data import store
 from tunewright_trainer.data.split import sample
 from tunewright_trainer.data.tokens import load_encoder
 from tunewright_trainer.errors import not_yet
-from tunewright_trainer.evaluation.compare import Material, Measured, compare, measure, plan_figures
+from tunewright_trainer.evaluation.compare import Material, Measured, compare, measure, plan_figures, refuse_no_numbers
+from tunewright_trainer.evaluation.judge import check_judge
 from tunewright_trainer.evaluation.models import limit_threads, models
 from tunewright_trainer.files import write_atomic
 from tunewright_trainer.imports import skip
@@ -24,6 +25,8 @@ def run(config: TrainerConfig) -> EvaluateResult:
     if not layout.trained.is_dir():
         raise not_yet(layout.trained, Stage.TRAIN)
     material = _material(config, layout)
+    if evaluation.judge:
+        check_judge(evaluation.judge)
     skip("deepspeed")
     if evaluation.harness is None:
         # lm-evaluation-harness alone reads its data through it.
@@ -33,6 +36,7 @@ def run(config: TrainerConfig) -> EvaluateResult:
     for name, model in models(config, layout):
         log.info("evaluating", model=name, records=len(material.records))
         measured[name] = measure(model, material, evaluation)
+        refuse_no_numbers(name, measured[name].figures)
         # Freed before the next one is loaded.
         del model
     result = compare(measured["base"], measured["tuned"], len(material.records), evaluation)

@@ -25,6 +25,7 @@ from tunewright_trainer.data.tokens import ChatEncoder, Encoded, divide, load_en
 from tunewright_trainer.errors import StageError, not_readable
 from tunewright_trainer.estimate import report_estimate
 from tunewright_trainer.evaluation.compare import plan_figures
+from tunewright_trainer.evaluation.tasks import check_tasks
 from tunewright_trainer.files import replace_directory
 from tunewright_trainer.layout import Layout
 from tunewright_trainer.objectives.teacher import check_teacher
@@ -88,11 +89,13 @@ def write_other_inputs(config: TrainerConfig, layout: Layout, encoder: ChatEncod
     """Check what objective and evaluation need besides the dataset, and write their records beside it.
 
     Raises:
-        StageError: INVALID_CONFIG for a figure that the held-out records cannot give and a teacher of another
-            vocabulary; INVALID_DATA and INPUT_NOT_READABLE of the files.
+        StageError: INVALID_CONFIG for a figure that the held-out records cannot give, a task that is not there and a
+            teacher of another vocabulary; INVALID_DATA and INPUT_NOT_READABLE of the files.
     """
     length = config.hyperparameters.sequence_length
     plan_figures(config.evaluation, store.read(directory / VALIDATION))
+    if config.evaluation.harness and config.evaluation_inputs.harness:
+        check_tasks(config.evaluation.harness.tasks, Path(config.evaluation_inputs.harness))
     if config.evaluation.general and config.evaluation_inputs.general:
         general = Path(config.evaluation_inputs.general)
         target = directory / layout.general_records.relative_to(layout.dataset)
