@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tunewright_trainer.evaluation.answers import Answerer, end_tokens, load_tokenizer
+from tunewright_trainer.evaluation.answers import TOKENS, Answerer, end_tokens, load_tokenizer
 
 END, TURN, TEXT = 256, 258, 65  # <|endoftext|>, <|im_end|> (the tokenizer's own end) and a letter
 
@@ -51,6 +51,13 @@ def test_an_answer_ends_where_vllm_ends_it(tiny_model: Path, eos: int | list[int
             "pad_token_id": END,
         }
     ]
+
+
+def test_long_conversations_share_no_batch(tiny_model: Path) -> None:
+    parrot = Parrot(END)
+    long = [1] * (TOKENS // 2 - 8)
+    assert len(Answerer(parrot, load_tokenizer(tiny_model), 8).answer([long, [1], long, [2], long])) == 5
+    assert [len(asked["ids"]) for asked in parrot.asked] == [2, 2, 1]
 
 
 def test_a_tokenizer_that_ends_nothing(tiny_model: Path, tmp_path: Path) -> None:

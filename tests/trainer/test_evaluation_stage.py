@@ -1,5 +1,6 @@
 """The whole stage as the process it is in a pod: judge, general set, harness, speed, labels and samples in one run."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -12,9 +13,9 @@ from tests.trainer.judge_server import judge_server
 from tests.trainer.support import Job, write_dataset, write_tiny_model
 from tunewright_api.evaluation import Harness, MetricName
 from tunewright_api.names import ExitCode
-from tunewright_trainer.errors import StageError
+from tunewright_trainer.errors import StageError, classify
 from tunewright_trainer.evaluation.answers import load_tokenizer
-from tunewright_trainer.evaluation.harness import run_tasks
+from tunewright_trainer.evaluation.harness import named, run_tasks
 
 TASK = """\
 task: sums
@@ -164,9 +165,10 @@ def test_a_task_that_is_not_there_is_told_before_training(
 @pytest.mark.parametrize(
     ("task", "data", "words"),
     [
-        pytest.param("", "no JSON", "DatasetGenerationError", id="data that are no JSON"),
+        pytest.param("", "no JSON", "ArrowInvalid: JSON parse error", id="data that are no JSON"),
         pytest.param("doc_to_text: '{{ question.nothing.more }}'\n", None, "UndefinedError", id="an unknown field"),
         pytest.param("doc_to_txt: x\n", None, "TypeError", id="an unknown key"),
+        pytest.param("metric_list: [{metric: nope}]\n", None, "KeyError", id="an unknown metric"),
         pytest.param("process_docs: !function missing.function\n", None, "missing", id="a function that is not there"),
     ],
 )
@@ -181,9 +183,28 @@ def test_a_task_that_does_not_work_is_one_sentence(
         (directory / "sums.jsonl").write_text(data)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     harness = Harness(uri="pvc://data/tasks", tasks=["sums"])
-    with pytest.raises(StageError, match=f"a task of .*tasks \\(sums\\) does not work: .*{words}") as caught:
+    with pytest.raises(StageError, match=f"the task sums of .*tasks does not work: .*{words}") as caught:
         run_tasks(harness, directory, model, load_tokenizer(tiny_model), seed=1)
     assert caught.value.code is ExitCode.INVALID_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("error", "want"),
+    [
+        pytest.param(
+            OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), ExitCode.VOLUME_FULL, id="a full disk"
+        ),
+        pytest.param(MemoryError(), ExitCode.OUT_OF_MEMORY, id="no memory"),
+        pytest.param(RuntimeError("can't allocate memory"), ExitCode.OUT_OF_MEMORY, id="no memory for a tensor"),
+        pytest.param(RuntimeError("CUDA error: an illegal access"), ExitCode.INTERNAL, id="a broken GPU"),
+        pytest.param(KeyError("x"), ExitCode.INVALID_CONFIG, id="the task's own"),
+    ],
+)
+def test_what_the_machine_does_is_no_fault_of_the_task(tmp_path: Path, error: Exception, want: ExitCode) -> None:
+    """datasets wraps what happens while it reads."""
+    with pytest.raises((type(error), StageError)) as caught, named("sums", tmp_path):
+        raise ValueError("while generating the dataset") from error
+    assert classify(caught.value, [], free=lambda _: 1 << 40).code is want
 
 
 @pytest.mark.slow

@@ -201,6 +201,16 @@ def test_plain_text_has_no_answers() -> None:
 # --- loss, speed ------------------------------------------------------------------------------
 
 
+def test_the_head_computes_what_the_loss_counts_alone(tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    positions: list[int] = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: positions.append(output.shape[1]))
+    evaluate_loss(model, [PreparedRecord(1, [], list(range(100)), [(97, 100)])])
+    assert positions == [3]
+
+
 def test_loss_counts_the_answers_tokens_alone(tiny_model: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright_trainer.evaluation.loss import chunks
+from tunewright_trainer.evaluation.loss import batches
 
 TIMED_ANSWERS = 20
 """Answers of which the time is taken; the mean of as many is steady, and each is generated alone."""
 
-_BATCH = 32
+TOKENS = 8192
+"""Tokens of a batch, prompts and answers: 32 conversations of 256, fewer of longer ones. They fill the KV cache; logits
+are those of the last position alone."""
 
 
 class Answerer:
@@ -30,7 +32,9 @@ class Answerer:
         """Greedy answers to token sequences, in their order."""
         answers = [""] * len(prompts)
         by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        for indices in chunks(by_length, _BATCH):
+        lengths = [len(prompts[index]) + self._max_new_tokens for index in by_length]
+        for start, end in batches(lengths, TOKENS):
+            indices = by_length[start:end]
             output = self._generate([prompts[index] for index in indices])
             texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
             for index, text in zip(indices, texts, strict=True):

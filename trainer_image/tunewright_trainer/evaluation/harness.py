@@ -5,6 +5,7 @@ A task file may call Python functions of the same directory (`!function`): they 
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,37 +35,61 @@ def run_tasks(harness: Harness, directory: Path, model: Any, tokenizer: Any, *, 
             it is lower.
     """
     check_tasks(harness.tasks, directory)
-    import torch
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     scored = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_BATCH)
-    with contextlib.chdir(directory):
-        try:
-            found = simple_evaluate(
-                model=scored,
-                tasks=list(harness.tasks),
-                task_manager=TaskManager(include_path=str(directory), include_defaults=False),
-                bootstrap_iters=0,
-                log_samples=False,
-                random_seed=seed,
-                numpy_random_seed=seed,
-                torch_random_seed=seed,
-                fewshot_random_seed=seed,
-            )
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            # Templates, functions and data of the task's author: any exception may come out of them.
-            first = next(iter(str(error).splitlines()), "")
-            raise StageError(
-                ExitCode.INVALID_CONFIG,
-                f"evaluation.harness: a task of {directory} ({', '.join(harness.tasks)}) does not work: "
-                f"{type(error).__name__}: {first}: correct its YAML file, or try it with `lm-eval --include_path`",
-            ) from error
-    return [read_score(found, task) for task in harness.tasks]
+    manager = TaskManager(include_path=str(directory), include_defaults=False)
+
+    def score(task: str) -> TaskScore:
+        found = simple_evaluate(
+            model=scored,
+            tasks=[task],
+            task_manager=manager,
+            bootstrap_iters=0,
+            log_samples=False,
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+        )
+        return read_score(found, task)
+
+    scores = []
+    for task in harness.tasks:
+        # Data files are relative to the directory.
+        with contextlib.chdir(directory), named(task, directory):
+            scores.append(score(task))
+    return scores
+
+
+@contextlib.contextmanager
+def named(task: str, directory: Path) -> Iterator[None]:
+    """Templates, functions and data are the author's: what comes out of them is a sentence about the task.
+
+    Raises:
+        StageError: INVALID_CONFIG.
+        Exception: What the machine or the model raised, OSError, MemoryError and RuntimeError (torch's), as it is.
+    """
+    try:
+        yield
+    except StageError:
+        raise
+    except Exception as error:
+        # datasets hides the cause: "An error occurred while generating the dataset".
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        if isinstance(root, (OSError, MemoryError, RuntimeError)) and not isinstance(root, NotImplementedError):
+            raise root from error
+        first = next(iter(str(root).splitlines()), "")
+        raise StageError(
+            ExitCode.INVALID_CONFIG,
+            f"evaluation.harness: the task {task} of {directory} does not work: {type(root).__name__}: {first}: "
+            "correct the keys, metrics, templates and functions of its YAML file, or its data",
+        ) from error
 
 
 def read_score(found: dict[str, Any], task: str) -> TaskScore:

@@ -11,6 +11,8 @@ MAX_PERPLEXITY = 1e30
 
 LOGITS = 1 << 27
 """Logits of a batch: 512 MiB in fp32. A long record of a large vocabulary has more, and is a batch alone."""
+TOKENS = 8192
+"""Tokens of a batch, padded: a small vocabulary must not make it endless."""
 
 
 def perplexity(loss: float) -> float:
@@ -22,21 +24,28 @@ def evaluate_loss(model: Any, records: Sequence[PreparedRecord]) -> float:
     """Mean negative log-likelihood per assistant token, in nats, over all records. No gradients are kept."""
     import torch
 
-    from tunewright_trainer.batches import IGNORED, padded
-    from tunewright_trainer.objectives.likelihood import cross_entropy_sum
-
     total, count = 0.0, 0
     ordered = sorted(records, key=lambda record: len(record.ids))
     vocabulary = model.config.get_text_config().vocab_size
     with torch.inference_mode():
-        for start, end in batches([len(record.ids) for record in ordered], LOGITS // vocabulary):
-            inputs, expected = padded(ordered[start:end])
-            # What follows the last token is not known.
-            targets = torch.nn.functional.pad(expected[:, 1:], (0, 1), value=IGNORED).to(model.device)
-            logits = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
-            total += cross_entropy_sum(logits, targets).item()
-            count += int((targets != IGNORED).sum())
+        for start, end in batches([len(record.ids) for record in ordered], min(TOKENS, LOGITS // vocabulary)):
+            nats, tokens = _loss_sum(model, ordered[start:end])
+            total, count = total + nats, count + tokens
     return total / count
+
+
+def _loss_sum(model: Any, records: Sequence[PreparedRecord]) -> tuple[float, int]:
+    """(nats, tokens) of one batch, whose logits, at the counted positions alone, are gone when it returns."""
+    from tunewright_trainer.batches import IGNORED, padded
+    from tunewright_trainer.objectives.forward import predict
+    from tunewright_trainer.objectives.likelihood import cross_entropy_sum
+    from tunewright_trainer.objectives.objective import Batch
+
+    inputs, labels = padded(records)
+    units, tokens = int((labels[:, 1:] != IGNORED).sum()), sum(len(record.ids) for record in records)
+    there = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    found = predict(model, Batch(there, labels.to(model.device), units=units, tokens=tokens, samples=len(records)))
+    return cross_entropy_sum(found.logits, found.targets).item(), units
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[tuple[int, int]]:
@@ -53,9 +62,3 @@ def batches(lengths: Sequence[int], tokens: int) -> Iterator[tuple[int, int]]:
             start = end
     if lengths:
         yield start, len(lengths)
-
-
-def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """`size` items at a time; the last chunk may be shorter."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
