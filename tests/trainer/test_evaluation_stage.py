@@ -92,6 +92,21 @@ def test_every_figure_in_one_run(job: Callable[..., Job], tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_judge_that_fails_costs_no_answer(job: Callable[..., Job], tmp_path: Path) -> None:
+    with judge_server("4", 401) as server:
+        judge = {"url": server.url, "model": "grader", "rubric": "right", "maxRecords": 2}
+        made = job(method={"full": {}}, evaluation={"maxNewTokens": 4, "metrics": ["F1"], "judge": judge})
+        pretend_to_train(made, tmp_path)
+        failed = made.run("evaluate")
+        assert (failed.code, failed.output.count('"evaluating"')) == (ExitCode.INVALID_CONFIG, 2), failed.describe()
+        server.replies = ["3"]
+        again = made.run("evaluate")
+        assert (again.code, again.output.count('"evaluating"')) == (ExitCode.OK, 0), again.describe()
+    assert [pair["metric"] for pair in again.message["evaluate"]["metrics"]] == ["F1", "JudgeScore"]
+    assert not (made.work / "measured.json").exists()
+
+
+@pytest.mark.slow
 def test_only_the_loss_generates_nothing(job: Callable[..., Job], tmp_path: Path) -> None:
     made = job(method={"full": {}}, evaluation={"metrics": ["Loss"]})
     pretend_to_train(made, tmp_path)

@@ -1,9 +1,11 @@
 """Every figure against known values or an independent computation."""
 
 import math
+import os
 import re
 import string
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -12,14 +14,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.trainer.support import Job
 from tunewright_api.evaluation import DEFAULT_METRICS, Evaluation, MetricName
 from tunewright_api.names import ExitCode
+from tunewright_api.trainer_config import TrainerConfig
 from tunewright_trainer.data.store import PreparedRecord
 from tunewright_trainer.errors import StageError
 from tunewright_trainer.evaluation import text
 from tunewright_trainer.evaluation.answers import TIMED_ANSWERS, Speed, measure_speed, percentile
 from tunewright_trainer.evaluation.compare import Measured, Plan, compare, plan_figures
 from tunewright_trainer.evaluation.harness import TaskScore
+from tunewright_trainer.evaluation.kept import Kept
 from tunewright_trainer.evaluation.loss import MAX_PERPLEXITY, batches, evaluate_loss, perplexity
 from tunewright_trainer.evaluation.text import TEXT_FIGURES
 
@@ -270,6 +275,22 @@ def test_speed() -> None:
 )
 def test_wanted_figures(evaluation: dict[str, object], want: tuple[MetricName, ...]) -> None:
     assert Evaluation.model_validate(evaluation).wanted == want
+
+
+def test_what_was_measured_is_kept_for_the_same_weights_alone(job: Callable[..., Job], tmp_path: Path) -> None:
+    config = TrainerConfig.model_validate(job().config)
+    trained, file = tmp_path / "trained", tmp_path / "measured.json"
+    trained.mkdir()
+    kept = Kept(file, config, trained)
+    assert kept.read() == {}
+    found = {"base": Measured({MetricName.LOSS: 2.5}, ["me"], [TaskScore("sums", "acc", 0.5)], ["4"])}
+    kept.write(found)
+    assert Kept(file, config, trained).read() == found
+    os.utime(trained, (1, 1))
+    assert Kept(file, config, trained).read() == {}
+    kept.remove()
+    kept.remove()
+    assert not file.exists()
 
 
 def test_both_models_side_by_side() -> None:

@@ -21,6 +21,7 @@ class Layout:
       steps.jsonl             every optimizer step; tensorboard/ has the same as event files (train)
       environment.json        what it ran on (train)
       trained/                full weights or the adapter, and train.json (train)
+      measured.json           what evaluate has measured already, until it is done
       evaluation.json         figures and samples (evaluate)
     """
 
@@ -90,6 +91,10 @@ class Layout:
     @property
     def evaluation(self) -> Path:
         return self.work / EVALUATION
+
+    @property
+    def measured(self) -> Path:
+        return self.work / "measured.json"
 
     @property
     def outputs(self) -> list[Path]:

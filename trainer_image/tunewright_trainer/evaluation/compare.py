@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tunewright_api.evaluation import Evaluation, MetricName, Sample
+from tunewright_api.evaluation import Evaluation, EvaluationJudge, MetricName, Sample
 from tunewright_api.names import ExitCode
 from tunewright_api.results import EvaluateResult, MetricPair, TaskPair
 from tunewright_trainer.data.store import PreparedRecord
@@ -66,11 +66,16 @@ class Material:
 
 @dataclass(frozen=True)
 class Measured:
-    """One model: its figures, its answers to the sample prompts, and its scores in the harness."""
+    """One model: its figures, its answers to the sample prompts, its scores in the harness, and what a judge reads.
 
-    figures: Mapping[MetricName, float]
+    Attributes:
+        answers: To the conversations of the records, in their order; empty where no figure needs them.
+    """
+
+    figures: dict[MetricName, float]
     samples: Sequence[str]
     tasks: Sequence[TaskScore] = ()
+    answers: Sequence[str] = ()
 
 
 def plan_figures(evaluation: Evaluation, held_out: Sequence[PreparedRecord]) -> Plan:
@@ -108,7 +113,7 @@ def _labels(references: Sequence[str]) -> list[str]:
 
 
 def measure(model: Any, material: Material, evaluation: Evaluation) -> Measured:
-    """Every figure of the plan of one model. What needs answers generates each once."""
+    """Every figure of the plan of one model but that of the judge. What needs answers generates each once."""
     wanted = set(material.plan.figures)
     figures: dict[MetricName, float] = {}
     if wanted & _OF_LOSS:
@@ -125,7 +130,7 @@ def measure(model: Any, material: Material, evaluation: Evaluation) -> Measured:
     ]
     texts = answerer.answer([*asked, *samples])
     if asked:
-        figures |= _judge_answers(texts[: len(asked)], conversations, material.plan, evaluation)
+        figures |= _compare_answers(texts[: len(asked)], conversations, material.plan)
     if wanted & _OF_SPEED:
         speed = measure_speed(answerer.answer_alone, prompts)
         figures |= {
@@ -137,7 +142,17 @@ def measure(model: Any, material: Material, evaluation: Evaluation) -> Measured:
     if evaluation.harness and material.harness:
         tasks = run_tasks(evaluation.harness, material.harness, model, answerer.tokenizer, seed=material.seed)
         figures[MetricName.HARNESS_SCORE] = sum(task.value for task in tasks) / len(tasks)
-    return Measured(figures, [text.strip() for text in texts[len(asked) :]], tasks)
+    return Measured(figures, [text.strip() for text in texts[len(asked) :]], tasks, texts[: len(asked)])
+
+
+def judged(measured: Measured, material: Material, judge: EvaluationJudge) -> Measured:
+    """With the judge's score. No model is needed, so a judge that fails costs no answer."""
+    cases = [
+        Case(_question(record), record.answer, answer)
+        for record, answer in zip(material.conversations, measured.answers, strict=True)
+    ]
+    score = score_answers(judge, cases[: judge.max_records])
+    return replace(measured, figures={**measured.figures, MetricName.JUDGE_SCORE: score})
 
 
 def refuse_no_numbers(name: str, figures: Mapping[MetricName, float]) -> None:
@@ -183,18 +198,11 @@ def compare(base: Measured, tuned: Measured, records: int, evaluation: Evaluatio
     )
 
 
-def _judge_answers(
-    answers: Sequence[str], records: Sequence[PreparedRecord], plan: Plan, evaluation: Evaluation
-) -> dict[MetricName, float]:
+def _compare_answers(answers: Sequence[str], records: Sequence[PreparedRecord], plan: Plan) -> dict[MetricName, float]:
     wanted, references = set(plan.figures), [record.answer for record in records]
     figures = {name: compute(answers, references) for name, compute in TEXT_FIGURES.items() if name in wanted}
     if MetricName.ACCURACY in wanted:
         figures[MetricName.ACCURACY] = accuracy(answers, references, plan.labels)
-    if evaluation.judge:
-        cases = [
-            Case(_question(record), record.answer, answer) for record, answer in zip(records, answers, strict=True)
-        ]
-        figures[MetricName.JUDGE_SCORE] = score_answers(evaluation.judge, cases[: evaluation.judge.max_records])
     return figures
 
 
