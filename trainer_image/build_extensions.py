@@ -12,6 +12,17 @@ import tempfile
 from pathlib import Path
 
 PACKAGE = "deepspeed_extensions"
+LENIENT = """\
+#include <cstddef>
+extern "C" int __real_mlock(const void*, size_t);
+extern "C" int __wrap_mlock(const void* start, size_t length)
+{
+    __real_mlock(start, length);
+    return 0;
+}
+"""
+"""A pod of Pod Security `restricted` may lock no memory, and without a locked buffer DeepSpeed dies. Direct reads and
+writes need aligned pages; that they are locked as well keeps them from swap, which nodes of Kubernetes have not."""
 
 
 def main() -> None:
@@ -25,19 +36,21 @@ def main() -> None:
     from deepspeed.ops.op_builder.cpu import AsyncIOBuilder, PinMemoryBuilder
     from setuptools import setup
 
-    extensions = [
-        torch_extension.CppExtension(
-            f"{PACKAGE}.{builder.name}_op",
-            [builder.deepspeed_src_path(path) for path in builder.sources()],
-            include_dirs=[builder.deepspeed_src_path(path) for path in builder.include_paths()],
-            libraries=libraries,
-            extra_compile_args=["-O1", "-g0", "-w"],
-            # A library that lies beside the extension is found there.
-            extra_link_args=["-s", "-Wl,-rpath,$ORIGIN"],
-        )
-        for builder, libraries in ((PinMemoryBuilder(), []), (AsyncIOBuilder(), ["aio"]))
-    ]
     with tempfile.TemporaryDirectory() as scratch:
+        lenient = Path(scratch, "lenient.cpp")
+        lenient.write_text(LENIENT)
+        extensions = [
+            torch_extension.CppExtension(
+                f"{PACKAGE}.{builder.name}_op",
+                [*(builder.deepspeed_src_path(path) for path in builder.sources()), str(lenient)],
+                include_dirs=[builder.deepspeed_src_path(path) for path in builder.include_paths()],
+                libraries=libraries,
+                extra_compile_args=["-O1", "-g0", "-w"],
+                # A library that lies beside the extension is found there.
+                extra_link_args=["-s", "-Wl,-rpath,$ORIGIN", "-Wl,--wrap=mlock"],
+            )
+            for builder, libraries in ((PinMemoryBuilder(), []), (AsyncIOBuilder(), ["aio"]))
+        ]
         setup(
             name=PACKAGE,
             ext_modules=extensions,

@@ -112,7 +112,13 @@ def test_deepspeed_that_offloads_to_nvme(job: Callable[..., Job]) -> None:
                 "pipeline_read": True,
                 "pipeline_write": True,
             },
-            "offload_param": {"device": "nvme", "pin_memory": True, "nvme_path": "/mnt/nvme"},
+            "offload_param": {
+                "device": "nvme",
+                "pin_memory": True,
+                "nvme_path": "/mnt/nvme",
+                "buffer_count": 5,
+                "buffer_size": 200_000_000,
+            },
         },
         "aio": {
             "block_size": 1_048_576,

@@ -13,6 +13,9 @@ _BUCKET_ELEMENTS = {"cpu": 50_000_000, "cuda": 500_000_000}
 # fp32, are what a process holds of the optimizer's states in memory.
 _SUB_GROUP_ELEMENTS = {"cpu": 10_000_000, "cuda": 100_000_000}
 
+# Of a process's share of one weight: that of a vocabulary of 128k and 8192 dimensions among 8 processes is 131 million.
+_LARGEST_ELEMENTS = {"cpu": 30_000_000, "cuda": 200_000_000}
+
 _AIO = {
     "block_size": 1024 * 1024,
     "queue_depth": 32,
@@ -85,6 +88,8 @@ def _zero(deepspeed: DeepSpeed, device: str, nvme: str) -> dict[str, Any]:
             zero["sub_group_size"] = _SUB_GROUP_ELEMENTS[device]
     if deepspeed.offload_parameters is not Offload.NONE:
         zero["offload_param"] = _offload(deepspeed.offload_parameters, device, nvme)
+        if deepspeed.offload_parameters is Offload.NVME:
+            zero["offload_param"] |= {"buffer_count": 5, "buffer_size": _LARGEST_ELEMENTS[device]}
     return zero
 
 

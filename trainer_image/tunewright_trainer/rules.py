@@ -4,6 +4,7 @@ A FineTuneJob has passed them before its configuration file is made; a file that
 """
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -27,12 +28,20 @@ def violations(config: Model) -> list[str]:
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Hold SIGTERM back: what its handler raises inside the library would come out of it as a RuntimeError."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    """Hold signals back: what a handler raises inside the library would come out of it as a RuntimeError."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda arrived, _: heard.append(arrived)) for number in numbers}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for arrived in dict.fromkeys(heard):
+        signal.raise_signal(arrived)
 
 
 def _of_job(config: TrainerConfig) -> Iterator[str]:
