@@ -73,7 +73,7 @@ time.sleep(60)
     child = int(parent.stdout.readline())
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    wait_for("end of the child", lambda: start_ticks(child) is None, 5)
+    wait_for("end of the child", lambda: start_ticks(child) is None, 30)
 
 
 def test_a_wait_that_fails_says_what_for() -> None:
